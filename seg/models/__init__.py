@@ -1,0 +1,37 @@
+"""Networks: image -> logits.
+
+`build(config.model, rngs)` gives an `nnx.Module` with
+
+    model(image [B, H, W, C] float) -> {"classes": float32 [B, H, W, K]}
+
+for every H and W that is a multiple of `model.stride`; K is
+`config.n_classes`, 1 meaning one sigmoid foreground channel. Weights are
+`nnx.Param`, running statistics `nnx.BatchStat`; `nnx.view(model,
+use_running_average=True, deterministic=True, raise_if_not_found=False)` gives
+the network for prediction with the same weights. Training with dropout hands
+its randomness in: `model(image, rngs=nnx.Rngs(dropout=key))`; a network holds
+none, so a step is a function of its inputs. `config.dtype` is the type of
+the computation; weights and logits are float32 always.
+"""
+
+from flax import nnx
+
+from seg import config as config_lib
+from seg.models import unet
+
+MODELS: dict[str, type[nnx.Module]] = {
+    "unet": unet.UNet,
+    "unet_small": unet.UNetSmall,
+}
+
+
+def build(config: config_lib.Model, rngs: nnx.Rngs) -> nnx.Module:
+    """The network that the config names, with fresh weights.
+
+    Raises ConfigError for a name that is not in MODELS.
+    """
+    if config.name not in MODELS:
+        raise config_lib.ConfigError(
+            config_lib.unknown("model.name", config.name, MODELS)
+        )
+    return MODELS[config.name](config, rngs)

@@ -1,0 +1,49 @@
+"""Geometry of windows over an image, for training and for stitching alike.
+
+Windows are squares of side `window`, px. Positions are (row, column) of a
+window's first pixel. They are spaced evenly, the first flush with the start
+and the last with the end of the image; an axis shorter than the window has one
+window, at 0, which then reaches beyond the image.
+"""
+
+import math
+
+import numpy as np
+
+
+def starts(length: int, window: int, overlap: float) -> np.ndarray:
+    """Window positions along one axis.
+
+    Parameters
+    ----------
+    length : pixels of the axis, >= 1.
+    window : pixels of a window, >= 1.
+    overlap : least share of a window that two neighbours share, in [0, 1).
+
+    Returns
+    -------
+    int64 [n], increasing.
+    """
+    if length <= window:
+        return np.zeros(1, np.int64)
+    step = max(1, math.floor(window * (1 - overlap)))
+    n = math.ceil((length - window) / step) + 1
+    return np.round(np.linspace(0, length - window, n)).astype(np.int64)
+
+
+def windows(shape: tuple[int, int], window: int, overlap: float) -> np.ndarray:
+    """All windows over an image of this (H, W): int64 [N, 2], row by row."""
+    rows = starts(shape[0], window, overlap)
+    cols = starts(shape[1], window, overlap)
+    return np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2)
+
+
+def weights(window: int) -> np.ndarray:
+    """Blending weights of a window: float32 [window, window], > 0 everywhere.
+
+    The product of two raised cosines. The floor of 1 % keeps a pixel that only
+    one window's edge covers well defined, as nnU-Net's Gaussian does.
+    """
+    phase = (np.arange(window) + 0.5) / window
+    ramp = np.maximum(np.sin(np.pi * phase) ** 2, 0.01)
+    return np.outer(ramp, ramp).astype(np.float32)
