@@ -22,6 +22,7 @@ import numpy as np
 from scipy import ndimage
 
 from seg import config
+from seg.data import exposure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,8 @@ _SCENES = {
     ("cells", 3): ((_COLLAPSED, 0.4, 1), (_ROD, 0.6, 2)),
     ("cells", 4): ((_COLLAPSED, 0.3, 1), (_ROD, 0.45, 2), (_HALF, 0.25, 3)),
 }
+_ROUGH = 0.05  # grain of a crumpled end
+_SWING = 2.5  # an outline's largest bump, in units of its wobble
 _GAP_PX = 3  # between objects that were not placed to touch
 _TRIES = 60
 
@@ -99,8 +102,7 @@ def draw(spec: config.Synthetic, index: int) -> dict[str, np.ndarray]:
             f"{spec.kind}; choose one of {', '.join(map(str, counts))}"
         )
     rng = np.random.default_rng([spec.seed, index])
-    largest = max(_reach(form, spec) for form, _, _ in scene)
-    canvas = _Canvas((spec.height, spec.width), largest, spec, rng)
+    canvas = _Canvas([form for form, _, _ in scene], spec, rng)
     shares = [share for _, share, _ in scene]
     n_free = spec.n_objects - round(spec.touching * spec.n_objects)
     for i in range(spec.n_objects):
@@ -110,7 +112,7 @@ def draw(spec: config.Synthetic, index: int) -> dict[str, np.ndarray]:
         if (corner := place(body)) is not None:
             canvas.put(body, corner, class_id)
     labels, classes, light = canvas.cropped()
-    exposed = _expose(light, spec, rng)
+    exposed = exposure.expose(light, spec, rng)
     top, dtype = (
         (65535, np.uint16) if spec.kind == "nuclei" else (255, np.uint8)
     )
@@ -121,7 +123,12 @@ def draw(spec: config.Synthetic, index: int) -> dict[str, np.ndarray]:
 def _reach(form: _Form, spec: config.Synthetic) -> int:
     """Half a side of the square that holds any body of this form, px."""
     longest = math.sqrt(form.aspect[1]) * form.size * math.exp(2 * form.spread)
-    return math.ceil(0.5 * spec.diameter * longest * (1.25 + form.bend)) + 8
+    return math.ceil(0.5 * spec.diameter * longest * _stretch(form)) + 8
+
+
+def _stretch(form: _Form) -> float:
+    """How far a body may reach beyond its half axis, a factor."""
+    return 1.05 + _SWING * form.wobble + form.bend
 
 
 class _Body:
@@ -137,7 +144,7 @@ class _Body:
         )
         half = 0.5 * self.diameter * math.sqrt(math.pi / 4 / fill)
         long, short = half * math.sqrt(aspect), half / math.sqrt(aspect)
-        self.reach = math.ceil(long * (1.2 + form.bend)) + _GAP_PX + 1
+        self.reach = math.ceil(long * _stretch(form)) + _GAP_PX + 1
         along, rho = _outline(form, self.reach, (long, short), rng)
         self.mask = rho <= 1
         self.grown = rho <= 1 + _GAP_PX / short
@@ -150,18 +157,18 @@ class _Body:
 
 def _outline(form, reach, axes, rng):
     """(place along the long axis, radius with 1 at the edge), both [S, S]."""
-    angle, middle = rng.uniform(0, 2 * math.pi), rng.uniform(-0.5, 0.5, 2)
-    row, col = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    row, col = row.astype(np.float32) - middle[0], col - middle[1]
+    angle, middle = rng.uniform(0, 2 * math.pi), rng.random(2, np.float32) - 0.5
+    span = np.arange(-reach, reach + 1, dtype=np.float32)
+    row, col = span[:, None] - middle[0], span[None] - middle[1]
     u = (math.cos(angle) * col + math.sin(angle) * row) / axes[0]
     v = (math.cos(angle) * row - math.sin(angle) * col) / axes[1]
-    v = v + rng.normal() * form.bend * (u**2 - 0.4)
+    v += rng.normal() * form.bend * (u**2 - 0.4)
     radius = (abs(u) ** form.power + abs(v) ** form.power) ** (1 / form.power)
     theta, wobble = np.arctan2(v, u), np.ones_like(u)
-    for k in range(2, 6):
-        size = np.clip(rng.normal(), -1.5, 1.5) * form.wobble * 2 / k
+    for k in range(2, 6) if form.wobble else ():
+        size = float(np.clip(rng.normal(), -1.5, 1.5)) * form.wobble * 2 / k
         wobble += size * np.cos(k * theta + rng.uniform(0, 2 * math.pi))
-    return u.astype(np.float32), (radius / wobble).astype(np.float32)
+    return u, radius / np.minimum(wobble, 1 + _SWING * form.wobble)
 
 
 def _glow(form, spec, grain, along_px, rho, rng):
@@ -176,20 +183,18 @@ def _glow(form, spec, grain, along_px, rho, rng):
         if form.crumpled:
             end = (form.crumpled - 0.5) * 2 - along_px / abs(along_px).max()
             crumpled = 1 / (1 + np.exp(-12 * end))
-            rough = 1.15 + 0.5 * _patch(grain[0.05], rho.shape, rng)
+            rough = 1.15 + 0.5 * _patch(grain[_ROUGH], rho.shape, rng)
             bands = (1 - crumpled) * bands + crumpled * rough
         texture *= bands
     for _ in range(rng.integers(form.holes + 1) if form.holes else 0):
-        at = rng.uniform(-0.35, 0.35, 2) * rho.shape[0] * 0.6
+        at = (rng.random(2, np.float32) - 0.5) * 0.42 * rho.shape[0]
         sigma = rng.uniform(0.06, 0.1) * spec.diameter
-        row, col = np.ogrid[: rho.shape[0], : rho.shape[1]]
-        row = row - rho.shape[0] // 2 - at[0]
-        col = col - rho.shape[1] // 2 - at[1]
-        spot = np.exp(-(row**2 + col**2) / (2 * sigma**2))
-        texture *= 1 - rng.uniform(0.2, 0.5) * spot
+        span = np.arange(rho.shape[0], dtype=np.float32) - rho.shape[0] // 2
+        row, col = np.exp(-((span - at[:, None]) ** 2) / (2 * sigma**2))
+        texture -= rng.uniform(0.2, 0.5) * np.outer(row, col)
     light = rng.uniform(*form.light)
     light *= form.edge + (1 - form.edge) * dome
-    return (light * np.clip(texture, 0.1, 2)).astype(np.float32)
+    return light * np.clip(texture, 0.1, 2)
 
 
 def _patch(field, shape, rng):
@@ -203,15 +208,17 @@ def _patch(field, shape, rng):
 class _Canvas:
     """Labels and light of the image with a rim, so that bodies may be cut."""
 
-    def __init__(self, shape, rim, spec, rng):
-        self.shape, self.rim, self.spec, self.rng = shape, rim, spec, rng
-        full = (shape[0] + 2 * rim, shape[1] + 2 * rim)
+    def __init__(self, forms, spec, rng):
+        self.shape, self.rng = (spec.height, spec.width), rng
+        self.rim = max(_reach(form, spec) for form in forms)
+        full = tuple(n + 2 * self.rim for n in self.shape)
         self.labels = np.zeros(full, np.int32)
         self.light = np.zeros(full, np.float32)
         self.placed, self.classes = [], [0]
+        scales = {form.grain_scale for form in forms} | {_ROUGH}
         self.grain = {
-            scale: _field(256, max(scale * spec.diameter, 0.7), rng)
-            for scale in {form.grain_scale for form in _ALL}
+            scale: exposure.field(256, max(scale * spec.diameter, 0.7), rng)
+            for scale in sorted(scales)
         }
 
     def _window(self, corner, body):
@@ -293,65 +300,3 @@ class _Canvas:
         labels = np.ascontiguousarray(self.labels[inner])
         classes = np.array(self.classes, np.uint8)[labels]
         return labels, classes, self.light[inner]
-
-
-_ALL = tuple(form for scene in _SCENES.values() for form, _, _ in scene)
-
-
-def _field(side, sigma, rng):
-    """A periodic smooth random field [side, side], mean 0, deviation 1."""
-    field = rng.standard_normal((side, side), np.float32)
-    field = ndimage.gaussian_filter(field, sigma, mode="wrap")
-    return (field - field.mean()) / field.std()
-
-
-def _expose(light, spec, rng):
-    """What a camera makes of the light: float32 [H, W], about 0 .. 1."""
-    shape = light.shape
-    light = light + _specks(shape, spec, rng)
-    step = max(round(spec.diameter / 6), 1)  # haze is smooth: a coarse grid
-    coarse = light[::step, ::step]
-    haze = ndimage.gaussian_filter(coarse, max(spec.diameter / step, 1))
-    light = ndimage.gaussian_filter(light, spec.blur) if spec.blur else light
-    light = light + 0.25 * _enlarged(haze, shape)
-    row = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
-    col = np.linspace(-1, 1, shape[1], dtype=np.float32)[None]
-    middle = rng.uniform(-0.7, 0.7, 2)
-    away = ((row - middle[0]) ** 2 + (col - middle[1]) ** 2) / 3
-    lamp = 1 - spec.shading * np.minimum(away, 1)
-    glow = rng.uniform(0.04, 0.12) * (1 + 0.5 * _enlarged(_clouds(rng), shape))
-    exposed = rng.uniform(0.5, 0.85) * lamp * (light + glow)
-    # shot noise grows with the root of the light, read noise is everywhere
-    deviation = 0.5 * spec.noise * np.sqrt(0.05 + exposed)
-    exposed += deviation * rng.standard_normal(shape, np.float32)
-    return exposed + 0.02
-
-
-def _specks(shape, spec, rng):
-    """Dust: single bright pixels that blur into small specks."""
-    dust = np.zeros(shape, np.float32)
-    n = rng.poisson(0.1 * spec.n_objects)
-    at = rng.integers(0, shape[0], n), rng.integers(0, shape[1], n)
-    dust[at] = rng.uniform(0.5, 3, n)
-    return dust
-
-
-def _clouds(rng):
-    return ndimage.gaussian_filter(
-        rng.standard_normal((16, 16), np.float32), 2, mode="wrap"
-    ) * 5  # fmt: skip
-
-
-def _enlarged(coarse, shape):
-    """A coarse grid stretched to a shape, bilinear."""
-    rows = np.linspace(0, coarse.shape[0] - 1, shape[0], dtype=np.float32)
-    cols = np.linspace(0, coarse.shape[1] - 1, shape[1], dtype=np.float32)
-    low_r, low_c = rows.astype(int), cols.astype(int)
-    high_r = np.minimum(low_r + 1, coarse.shape[0] - 1)
-    high_c = np.minimum(low_c + 1, coarse.shape[1] - 1)
-    tall = coarse[low_r] + (rows - low_r)[:, None] * (
-        coarse[high_r] - coarse[low_r]
-    )
-    return tall[:, low_c] + (cols - low_c)[None] * (
-        tall[:, high_c] - tall[:, low_c]
-    )
