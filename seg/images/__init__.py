@@ -1,0 +1,11 @@
+"""Pixels in, results out: the only place that decodes or writes images.
+
+`read` gives arrays whatever the file, `write` saves results whole or not at
+all, `formats` knows the tables and the file names of the results.
+"""
+
+from seg import config
+
+
+class ImageError(config.UserError):
+    """An image that cannot be used. One line: which file, what, remedy."""

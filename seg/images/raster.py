@@ -1,0 +1,85 @@
+"""Decodes PNG, JPEG and BMP with Pillow: what `read` uses for them."""
+
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from seg import images
+from seg.images import tiff
+
+_FORMATS = ("PNG", "JPEG", "BMP")
+_ORIENTATION = 0x0112
+_RGB_LIKE = ("CMYK", "YCbCr", "LAB", "RGBA", "RGBX", "RGBa", "PA")
+_GREY_LIKE = ("LA", "La")
+
+
+def open_file(file: BinaryIO, name: str) -> Image.Image:
+    """Opens a file; Pillow reads the header only.
+
+    Raises ImageError for an animation. The previews inside the photograph of
+    a phone (MPO) are none.
+    """
+    image = Image.open(file, formats=_FORMATS)
+    if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+        raise images.ImageError(
+            f"{name}: an animated PNG; save the frame you want as a file"
+        )
+    return image
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none."""
+    return image.getexif().get(_ORIENTATION, 1)
+
+
+def decode(
+    image: Image.Image, file: BinaryIO, name: str, *, mask: bool
+) -> np.ndarray:
+    """The pixels as [H, W, C], upright, without alpha.
+
+    Palettes become RGB; for a mask, the codes stay.
+    """
+    depth, kind = 8, None
+    if image.format == "PNG":
+        file.seek(24)
+        depth, kind = file.read(2)
+    if depth == 16 and kind != 0:
+        return tiff.upright(_deep_png(file, name), orientation(image))
+    ImageOps.exif_transpose(image, in_place=True)
+    if image.mode == "P" and not mask:
+        # by RGBA, as a palette may carry its transparency in bytes
+        image = image.convert("RGBA").convert("RGB")
+    elif mask and image.mode in ("RGBA", "LA") and _only_alpha(image):
+        raise images.ImageError(
+            f"{name}: the mask is in the alpha channel; save it as grey"
+        )
+    if image.mode in _RGB_LIKE:
+        image = image.convert("RGB")
+    elif image.mode in _GREY_LIKE:
+        image = image.convert("L")
+    pixels = np.asarray(image)
+    if mask and kind == 0 and depth in (2, 4):
+        # Pillow scales these codes to 0 to 255
+        pixels = pixels // (85 if depth == 2 else 17)
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def _only_alpha(image: Image.Image) -> bool:
+    """Whether alpha varies, and nothing else does."""
+    *colours, alpha = image.getextrema()
+    return all(low == high for low, high in colours) and alpha[0] != alpha[1]
+
+
+def _deep_png(file: BinaryIO, name: str) -> np.ndarray:
+    """A PNG of 16-bit colour or with alpha: Pillow would keep 8 bits."""
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise images.ImageError(
+            f"{name}: a PNG of 16-bit colour needs imagecodecs (pip install "
+            "imagecodecs), or save it as TIFF"
+        ) from error
+    file.seek(0)
+    pixels = imagecodecs.png_decode(file.read())
+    return pixels[..., : 3 if pixels.shape[-1] > 2 else 1]

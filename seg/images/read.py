@@ -1,0 +1,305 @@
+"""One way to read an image, whatever the file: PNG, JPEG, BMP and TIFF.
+
+`read_image` gives [H, W, C] in uint8, uint16 or float32, as stored:
+
+- alpha is dropped; a palette becomes RGB; 1 bit becomes 0 and 255; CMYK and
+  YCbCr become RGB; EXIF (and TIFF) rotation is applied;
+- other integers become uint16 where their values lie within it, else float32;
+  float16 and float64 become float32;
+- the axes of a TIFF come from its metadata; channels go last, whatever the
+  order in the file. A stack in Z or T is refused, saying how to choose.
+
+`read_mask` gives integers [H, W], as stored: palette indices and the codes of
+PNGs of 1, 2 or 4 bits are kept, equal colour channels become one.
+
+Every file is refused from its header, before any pixel is decoded, if it
+declares more than `MAX_PIXELS`, or as a bomb: over `MAX_BYTES` of pixels from
+a file `MAX_RATIO` times smaller. Whatever is wrong with a file, the error is
+an ImageError of one line that starts with its name.
+"""
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from seg import images
+from seg.images import raster, tiff
+
+MAX_PIXELS = 2**28  # rows x columns x pages, 16384 x 16384
+MAX_BYTES = 2**28
+MAX_RATIO = 100
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+# Pillow warns from a third of this on, and refuses at twice; ours is stricter
+# where it matters, as it looks at the file's size too.
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+# tifffile logs what it can read in spite of defects; ours are errors instead
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_RASTER_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM")
+
+
+class Header(NamedTuple):
+    """What a file declares.
+
+    shape: (H, W) as `read_image` would give it, rotation applied.
+    orientation: of EXIF; 1 = upright.
+    lossy: whether the pixels are JPEG's.
+    """
+
+    shape: tuple[int, int]
+    orientation: int
+    lossy: bool
+
+
+def read_image(
+    source: str | os.PathLike[str] | bytes, *, name: str = "", select: str = ""
+) -> np.ndarray:
+    """Reads an image as [H, W, C] in uint8, uint16 or float32.
+
+    Args:
+      source: a path, or the bytes of a file.
+      name: of the file in messages; by default the path.
+      select: of a TIFF stack, the plane to take, as "Z=3" or "Z=3,T=0".
+
+    Raises ImageError, also for NaN and infinite values.
+    """
+    with _opened(source, name) as (file, name, size):
+        if _is_tiff(file, name):
+            pixels = _tiff(file, name, size, select, mask=False)
+        else:
+            pixels = _raster(file, name, size, mask=False)
+        return _storable(pixels, name)
+
+
+def read_mask(
+    source: str | os.PathLike[str] | bytes, *, name: str = "", select: str = ""
+) -> np.ndarray:
+    """Reads a mask as integers [H, W], codes as stored.
+
+    Raises ImageError, also for fractions and for channels that differ.
+    """
+    with _opened(source, name) as (file, name, size):
+        if _is_tiff(file, name):
+            pixels = _tiff(file, name, size, select, mask=True)
+            lossy = False
+        else:
+            pixels = _raster(file, name, size, mask=True)
+            lossy = _magic(file).startswith(b"\xff\xd8")
+        return _integers(_one_channel(pixels, name, lossy), name)
+
+
+def read_header(
+    source: str | os.PathLike[str] | bytes, *, name: str = ""
+) -> Header:
+    """Reads size and orientation without decoding; raises ImageError."""
+    with _opened(source, name) as (file, name, size):
+        if _is_tiff(file, name):
+            with tiff.open_file(file, name) as opened:
+                plan = tiff.plan(opened, name)
+                _check_tiff(plan, name, size)
+                rows = plan.shape[plan.axes.index("Y")]
+                columns = plan.shape[plan.axes.index("X")]
+                orientation, lossy = plan.orientation, False
+        else:
+            image = raster.open_file(file, name)
+            _check_raster(image, name, size)
+            columns, rows = image.size
+            orientation = raster.orientation(image)
+            lossy = image.format in ("JPEG", "MPO")
+    turned = orientation in (5, 6, 7, 8)
+    shape = (columns, rows) if turned else (rows, columns)
+    return Header(shape, orientation, lossy)
+
+
+def as_channels(image: np.ndarray, n: int) -> np.ndarray:
+    """The image [H, W, C] with `n` channels, in its dtype.
+
+    One from three is the luma (Rec. 601); three from one repeats it. Raises
+    ImageError for any other change.
+    """
+    if image.shape[-1] == n:
+        return image
+    if (image.shape[-1], n) == (1, 3):
+        return np.repeat(image, 3, axis=-1)
+    if (image.shape[-1], n) == (3, 1):
+        return _luma(image)
+    raise images.ImageError(
+        f"the image has {image.shape[-1]} channels, the model takes {n}; "
+        "choose the channels, or train with model.in_channels="
+        f"{image.shape[-1]}"
+    )
+
+
+def _luma(image: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(image, -1, 0)
+    if image.dtype == np.float32:
+        return (0.299 * red + 0.587 * green + 0.114 * blue)[..., None]
+    # in integers, so that equal channels give exactly their value
+    weighted = (
+        299 * red.astype(np.uint32)
+        + 587 * green.astype(np.uint32)
+        + 114 * blue.astype(np.uint32)
+    )
+    return ((weighted + 500) // 1000).astype(image.dtype)[..., None]
+
+
+@contextlib.contextmanager
+def _opened(
+    source: str | os.PathLike[str] | bytes, name: str
+) -> Iterator[tuple[BinaryIO, str, int]]:
+    """Yields (file, name, size in bytes); every failure is an ImageError."""
+    if not isinstance(source, bytes):
+        name = name or str(source)
+    name = name or "image"
+    try:
+        if isinstance(source, bytes):
+            file: BinaryIO = io.BytesIO(source)
+        else:
+            file = open(source, "rb")  # noqa: SIM115
+        with file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            if not size:
+                raise images.ImageError(f"{name}: an empty file; copy it again")
+            yield file, name, size
+    except images.ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise images.ImageError(f"{name}: no such file") from error
+    except (IsADirectoryError, PermissionError) as error:
+        raise images.ImageError(f"{name}: {error.strerror}") from error
+    except MemoryError as error:
+        raise images.ImageError(f"{name}: not enough memory") from error
+    # a broken file makes decoders raise anything, from struct.error to
+    # IndexError; here, and only here, all of it means "corrupt"
+    except Exception as error:
+        detail = " ".join(str(error).split())[:120] or type(error).__name__
+        raise images.ImageError(
+            f"{name}: corrupt or truncated ({detail}); copy or save it again"
+        ) from error
+
+
+def _magic(file: BinaryIO) -> bytes:
+    file.seek(0)
+    start = file.read(32)
+    file.seek(0)
+    return start
+
+
+def _is_tiff(file: BinaryIO, name: str) -> bool:
+    start = _magic(file)
+    if start[:4] in _TIFF_MAGIC:
+        return True
+    if start.startswith(_RASTER_MAGIC):
+        return False
+    raise images.ImageError(
+        f"{name}: not an image that is read here (its bytes are neither PNG, "
+        "JPEG, TIFF nor BMP, whatever its name); convert it to TIFF or PNG"
+    )
+
+
+def _check_size(name: str, pixels: int, n_bytes: int, size: int) -> None:
+    """Refuses what would take too much memory; from the header alone."""
+    if pixels > MAX_PIXELS:
+        raise images.ImageError(
+            f"{name}: declares {pixels / 1e6:.0f} megapixels, at most "
+            f"{MAX_PIXELS / 1e6:.0f} are read; cut it into parts"
+        )
+    if n_bytes > MAX_BYTES and n_bytes > MAX_RATIO * size:
+        raise images.ImageError(
+            f"{name}: {size / 1e3:.0f} kB that declare {n_bytes / 1e6:.0f} MB "
+            "of pixels, refused as a decompression bomb; cut it into parts"
+        )
+
+
+def _raster(file: BinaryIO, name: str, size: int, *, mask: bool) -> np.ndarray:
+    """The pixels of a PNG, JPEG or BMP, [H, W, C], upright."""
+    image = raster.open_file(file, name)
+    _check_raster(image, name, size)
+    return raster.decode(image, file, name, mask=mask)
+
+
+def _check_raster(image: Image.Image, name: str, size: int) -> None:
+    pixels = image.width * image.height
+    _check_size(name, pixels, pixels * len(image.getbands()), size)
+
+
+def _check_tiff(plan: tiff.Plan, name: str, size: int) -> None:
+    n_bytes = plan.series.nbytes
+    pixels = n_bytes // plan.series.dtype.itemsize
+    samples = 1
+    for axis, length in zip(plan.axes, plan.shape, strict=True):
+        samples *= length if axis in "CS" else 1
+    _check_size(name, pixels // max(samples, 1), n_bytes, size)
+    tiff.check_whole(plan, name, size)
+
+
+def _tiff(
+    file: BinaryIO, name: str, size: int, select: str, *, mask: bool
+) -> np.ndarray:
+    """The pixels of a TIFF, [H, W, C], upright."""
+    with tiff.open_file(file, name) as opened:
+        plan = tiff.plan(opened, name)
+        _check_tiff(plan, name, size)
+        return tiff.decode(plan, name, select, mask=mask)
+
+
+def _storable(pixels: np.ndarray, name: str) -> np.ndarray:
+    """Converts to uint8, uint16 or float32; see the top of the module."""
+    kind = pixels.dtype.kind
+    if kind == "b":
+        return pixels.astype(np.uint8) * 255
+    if kind in "iu" and pixels.dtype not in (np.uint8, np.uint16):
+        low, high = int(pixels.min()), int(pixels.max())
+        fits = low >= 0 and high <= np.iinfo(np.uint16).max
+        pixels = pixels.astype(np.uint16 if fits else np.float32)
+    elif kind == "f":
+        pixels = pixels.astype(np.float32)
+        bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
+        if bad:
+            raise images.ImageError(
+                f"{name}: {bad} values are NaN or infinite; replace them"
+            )
+    elif kind not in "iu":
+        raise images.ImageError(
+            f"{name}: pixels of type {pixels.dtype}; save real numbers"
+        )
+    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("=")))
+
+
+def _one_channel(pixels: np.ndarray, name: str, lossy: bool) -> np.ndarray:
+    """[H, W] of a mask [H, W, C] whose channels are equal."""
+    if pixels.shape[-1] == 1:
+        return pixels[..., 0]
+    first = pixels[..., :1]
+    # JPEG's colour is never exactly grey
+    spread = np.abs(pixels.astype(np.int64) - first).max()
+    if pixels.shape[-1] == 3 and lossy and spread <= 48:
+        return _luma(pixels)[..., 0]
+    if spread:
+        raise images.ImageError(
+            f"{name}: a mask in colours, its {pixels.shape[-1]} channels "
+            "differ; save class or object numbers in one channel"
+        )
+    return first[..., 0]
+
+
+def _integers(pixels: np.ndarray, name: str) -> np.ndarray:
+    if pixels.dtype.kind == "b":
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype.kind == "f":
+        whole = pixels.astype(np.int64, copy=False)
+        if not np.array_equal(whole, pixels):
+            raise images.ImageError(
+                f"{name}: a mask with fractions or NaN; save whole numbers"
+            )
+        pixels = whole
+    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("=")))

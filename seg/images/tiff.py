@@ -1,0 +1,212 @@
+"""Decodes TIFF, with axes by name: what `read` uses for TIFF files.
+
+The axes come from the file's own metadata (OME, ImageJ, tifffile) or from its
+tags; nothing is guessed from the sizes. Y and X are the image, C and S its
+channels; any other axis longer than one needs a choice by the caller.
+"""
+
+import os
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import tifffile
+from PIL import Image
+
+from seg import images
+
+_CHANNELS = "CS"
+_ORIENTATION = 0x0112
+_NAMES = {
+    "Z": "planes in depth",
+    "T": "points in time",
+    "I": "pages",
+    "Q": "pages",
+    "R": "replicates",
+    "A": "angles",
+    "P": "positions",
+    "M": "mosaic tiles",
+}
+
+
+class Plan(NamedTuple):
+    """What a file holds, known from its header alone."""
+
+    series: tifffile.TiffPageSeries
+    axes: str
+    shape: tuple[int, ...]
+    orientation: int
+
+    @property
+    def page(self) -> tifffile.TiffPage:
+        """The page that stands for all pages of the series."""
+        return self.series.keyframe
+
+
+def plan(file: tifffile.TiffFile, name: str) -> Plan:
+    """Finds the one image of a file.
+
+    Raises ImageError where there are several, or none, or a page is cut off.
+    """
+    if not file.series:
+        raise images.ImageError(f"{name}: a TIFF without an image in it")
+    first, *others = file.series
+    siblings = [s for s in others if 2 * s.size > first.size]
+    # thumbnails, labels and pyramid levels are smaller; siblings are data
+    if siblings:
+        raise images.ImageError(
+            f"{name}: holds {1 + len(siblings)} images in one TIFF; save each "
+            "as a file of its own"
+        )
+    axes = first.axes
+    if axes.count("Y") != 1 or axes.count("X") != 1:
+        raise images.ImageError(
+            f"{name}: axes {axes} are not an image's; save it with Y and X"
+        )
+    tag = first.keyframe.tags.get(_ORIENTATION)
+    orientation = tag.value if tag is not None else 1
+    return Plan(first, axes, tuple(first.shape), int(orientation))
+
+
+def check_whole(chosen: Plan, name: str, size: int) -> None:
+    """Raises ImageError where a page's data lie beyond the end of the file.
+
+    tifffile would return zeros for them.
+    """
+    for page in chosen.series.pages:
+        if page is None:
+            raise images.ImageError(f"{name}: a page is missing; copy it again")
+        spans = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if any(offset + count > size for offset, count in spans):
+            raise images.ImageError(
+                f"{name}: truncated, its data reach beyond the end of the "
+                f"file ({size} bytes); copy it again"
+            )
+
+
+def parse_select(select: str, name: str) -> dict[str, int]:
+    """Reads a choice like "Z=3,T=0"."""
+    chosen = {}
+    for part in filter(None, select.replace(" ", "").split(",")):
+        axis, _, index = part.partition("=")
+        if len(axis) != 1 or not index.isdigit():
+            raise images.ImageError(
+                f"{name}: select={select!r} is not like 'Z=3' or 'Z=3,T=0'"
+            )
+        chosen[axis.upper()] = int(index)
+    return chosen
+
+
+def decode(chosen: Plan, name: str, select: str, *, mask: bool) -> np.ndarray:
+    """The pixels as [H, W, C] (C from 1), upright, in the stored dtype.
+
+    Palettes become RGB and inverted greys are inverted back, but for a mask,
+    whose codes stay; alpha is dropped.
+    """
+    index, kept = _choose(chosen, name, parse_select(select, name))
+    pixels = _pixels(chosen, name)[index]
+    channels = [axis for axis in kept if axis in _CHANNELS]
+    order = [kept.index(axis) for axis in ("Y", "X", *channels)]
+    pixels = pixels.transpose(order)
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    photometric = chosen.page.photometric
+    if photometric == tifffile.PHOTOMETRIC.SEPARATED:
+        raise images.ImageError(f"{name}: CMYK colours; save it as RGB or grey")
+    if photometric == tifffile.PHOTOMETRIC.PALETTE and not mask:
+        colours = (chosen.page.colormap.T // 257).astype(np.uint8)
+        pixels = colours[pixels[..., 0]]
+    elif photometric == tifffile.PHOTOMETRIC.MINISWHITE and not mask:
+        pixels = _inverted(pixels)
+    elif "S" in kept and _has_alpha(chosen.page):
+        pixels = pixels[..., :-1]
+    return upright(pixels, chosen.orientation)
+
+
+def _pixels(chosen: Plan, name: str) -> np.ndarray:
+    try:
+        return chosen.series.asarray()
+    except ValueError as error:
+        if "imagecodecs" not in str(error):
+            raise
+        page = chosen.page
+        simple = page.dtype in (np.uint8, bool) or page.samplesperpixel == 1
+        if chosen.axes not in ("YX", "YXS") or not simple:
+            raise images.ImageError(
+                f"{name}: TIFF compression {page.compression.name} needs "
+                "imagecodecs (pip install imagecodecs), or save it uncompressed"
+            ) from error
+    # libtiff, inside Pillow, knows LZW, JPEG and fax, for single plain pages
+    file = chosen.page.parent.filehandle
+    file.seek(0)
+    with Image.open(file, formats=("TIFF",)) as image:
+        image.getexif().pop(_ORIENTATION, None)
+        return np.asarray(image)
+
+
+def _has_alpha(page: tifffile.TiffPage) -> bool:
+    colours = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
+    return (
+        page.samplesperpixel == colours + 1
+        and any(extra in (1, 2) for extra in page.extrasamples)
+        or (colours == 3 and page.samplesperpixel == 4)
+    )
+
+
+def _inverted(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype.kind == "b":
+        return ~pixels
+    return np.iinfo(pixels.dtype).max - pixels
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes an EXIF or TIFF orientation (1 to 8) of [H, W, ...]."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    # after the swap 6 still is mirrored, 8 upside down, and 7 both
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _choose(
+    chosen: Plan, name: str, wanted: dict[str, int]
+) -> tuple[tuple[int | slice, ...], str]:
+    """An index into the series, and the axes that it leaves."""
+    index: list[int | slice] = []
+    kept = ""
+    for axis, length in zip(chosen.axes, chosen.shape, strict=True):
+        if axis in "YX" or (axis in _CHANNELS and axis not in wanted):
+            index.append(slice(None))
+            kept += axis
+        elif axis in wanted:
+            if wanted[axis] >= length:
+                raise images.ImageError(
+                    f"{name}: {axis}={wanted[axis]}, but it has {axis} from 0 "
+                    f"to {length - 1}"
+                )
+            index.append(wanted[axis])
+        elif length == 1:
+            index.append(0)
+        else:
+            what = _NAMES.get(axis, f"entries along {axis}")
+            raise images.ImageError(
+                f"{name}: a stack of {length} {what} (axes {chosen.axes}, "
+                f"shape {chosen.shape}); choose one with select='{axis}=0' to "
+                f"'{axis}={length - 1}', or save it as a file of its own"
+            )
+    missing = set(wanted) - set(chosen.axes)
+    if missing:
+        raise images.ImageError(
+            f"{name}: has no axis {', '.join(sorted(missing))}; its axes are "
+            f"{chosen.axes}"
+        )
+    return tuple(index), kept
+
+
+def open_file(file: BinaryIO, name: str) -> tifffile.TiffFile:
+    """Opens a TIFF; it may not make tifffile open any other file."""
+    # OME-XML can name other files; an untrusted one could name any
+    return tifffile.TiffFile(
+        file, name=os.path.basename(name), _multifile=False
+    )

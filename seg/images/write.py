@@ -1,0 +1,248 @@
+"""Results to files, whole or not at all, and pictures of results.
+
+Every file is written under a temporary name in its folder and renamed when it
+is complete, so that a killed or failed process leaves the old file or none.
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+from seg import config
+
+# Colours of the classes 1, 2, ...: bright on grey as on stained images, told
+# apart by the colour-blind, and none of them a colour of common stains.
+COLOURS = np.array(
+    [
+        (255, 225, 25),
+        (0, 220, 255),
+        (255, 80, 200),
+        (120, 255, 60),
+        (255, 140, 0),
+        (150, 130, 255),
+        (255, 255, 255),
+        (255, 60, 60),
+    ],
+    np.uint8,
+)
+_REMEDIES = {
+    errno.ENOSPC: "the disk is full; free some space, or write elsewhere",
+    errno.EDQUOT: "your disk quota is used up; free some space",
+    errno.EACCES: "permission denied; choose a folder that you may write to",
+    errno.EPERM: "permission denied; choose a folder that you may write to",
+    errno.EROFS: "the disk is read-only; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOTDIR: "a part of the path is a file; choose another folder",
+    errno.EEXIST: "a part of the path is a file; choose another folder",
+    errno.EISDIR: "it is a folder; choose another name",
+    errno.ENOTEMPTY: "it is a folder; choose another name",
+}
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
+    """Yields a temporary path that becomes `path` if the block succeeds.
+
+    The temporary path lies in the same folder, which is made if missing, and
+    has the same suffix; write a file or a folder there. Whatever stood at
+    `path` is replaced in one step (a folder is replaced only if empty). If
+    the block fails, the temporary file goes and `path` is as before.
+
+    Raises UserError where the folder cannot be written, or the disk is full.
+    """
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in _REMEDIES or _elsewhere(error, temporary):
+            raise
+        raise config.UserError(
+            f"cannot write {path}: {_REMEDIES[error.errno]}"
+        ) from error
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def _elsewhere(error: OSError, temporary: pathlib.Path) -> bool:
+    """Whether an error names a file that has nothing to do with the result."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return False
+    named = pathlib.Path(error.filename)
+    return named not in temporary.parents and not (
+        named == temporary or temporary in named.parents
+    )
+
+
+def write_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
+    """Writes instance ids [H, W] as TIFF, uint16, or uint32 where needed."""
+    largest = int(labels.max(initial=0))
+    kind = np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32
+    with whole(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            labels.astype(kind),
+            compression="zlib",
+            photometric="minisblack",
+            metadata={"axes": "YX"},
+        )
+
+
+def write_classes(path: str | os.PathLike[str], classes: np.ndarray) -> None:
+    """Writes class ids [H, W] as an 8-bit grey PNG, the ids as they are."""
+    write_png(path, classes.astype(np.uint8))
+
+
+def write_probabilities(
+    path: str | os.PathLike[str], probabilities: np.ndarray
+) -> None:
+    """Writes [H, W, K] as float32 TIFF, one page a class (axes CYX)."""
+    with whole(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            np.moveaxis(probabilities, -1, 0).astype(np.float32),
+            compression="zlib",
+            photometric="minisblack",
+            metadata={"axes": "CYX"},
+        )
+
+
+def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
+    """Writes uint8 [H, W] or [H, W, 3] as PNG."""
+    with whole(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+
+
+def display(image: np.ndarray) -> np.ndarray:
+    """An image as it is best looked at: uint8 [H, W, 3].
+
+    Three channels of uint8 stay as they are; all else is stretched, channel by
+    channel, from its percentile 0.2 to its percentile 99.9. Two channels
+    become green and magenta; of more than three the first three are shown.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.dtype == np.uint8 and image.shape[-1] == 3:
+        return image.copy()
+    stretched = [_stretch(channel) for channel in np.moveaxis(image, -1, 0)]
+    if len(stretched) == 1:
+        stretched *= 3
+    elif len(stretched) == 2:
+        stretched = [stretched[1], stretched[0], stretched[1]]
+    return np.stack(stretched[:3], axis=-1)
+
+
+def _stretch(channel: np.ndarray) -> np.ndarray:
+    # a sample is enough for percentiles, and 30 times faster at 4096 px
+    step = max(1, int((channel.size / 250_000) ** 0.5))
+    low, high = np.percentile(channel[::step, ::step], (0.2, 99.9))
+    scaled = (channel.astype(np.float32) - low) / max(high - low, 1e-6)
+    return (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def thickness(shape: tuple[int, ...]) -> int:
+    """Pixels of a line that is seen when the whole image fills a screen."""
+    return max(1, round(max(shape[:2]) / 900))
+
+
+def outlines(labels: np.ndarray, width: int) -> np.ndarray:
+    """bool [H, W]: the outermost `width` pixels of every object.
+
+    The line lies inside its object, so touching objects show two lines. The
+    border of the image is not a border of an object.
+    """
+    size = 2 * width + 1
+    edge = ndimage.maximum_filter(labels, size=size, mode="nearest") != labels
+    edge |= ndimage.minimum_filter(labels, size=size, mode="nearest") != labels
+    return edge & (labels > 0)
+
+
+def object_colours(n: int) -> np.ndarray:
+    """uint8 [n + 1, 3]: colours by id; neighbouring ids differ strongly."""
+    hue = (np.arange(n + 1) * 0.618033988749895) % 1.0
+    # hue -> RGB at full value, a little desaturated so that blue stays bright
+    offsets = np.array([0.0, 2 / 3, 1 / 3])
+    wheel = np.abs(((hue[:, None] + offsets) % 1.0) * 6 - 3) - 1
+    colours = 1 - 0.75 * (1 - np.clip(wheel, 0, 1))
+    return (colours * 255).astype(np.uint8)
+
+
+def overlay(
+    image: np.ndarray, labels: np.ndarray, classes: np.ndarray | None = None
+) -> np.ndarray:
+    """The image with every object outlined, uint8 [H, W, 3].
+
+    Args:
+      image: [H, W, C] or [H, W].
+      labels: instance ids [H, W], 0 background.
+      classes: class ids [H, W]; the line takes the colour of the class. None:
+        every object has a colour of its own.
+    """
+    canvas = display(image)
+    edge = outlines(labels, thickness(labels.shape))
+    if classes is None:
+        ids = labels[edge]
+        canvas[edge] = object_colours(int(ids.max(initial=0)))[ids]
+    else:
+        ids = np.maximum(classes[edge].astype(int), 1)
+        canvas[edge] = COLOURS[(ids - 1) % len(COLOURS)]
+    return canvas
+
+
+def boxes(image: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
+    """The image with the box and the id of every row, uint8 [H, W, 3].
+
+    Rows are those of `formats.FIELDS`; the classes take their colours in the
+    order in which they first occur, numbers as `overlay` gives them.
+    """
+    picture = Image.fromarray(display(image))
+    draw = ImageDraw.Draw(picture)
+    width = thickness(image.shape)
+    font = ImageFont.load_default(size=10 + 2 * width)
+    seen: dict[Any, int] = {}
+    for row in rows:
+        index = seen.setdefault(row["class"], len(seen) + 1)
+        if isinstance(row["class"], int):
+            index = row["class"]
+        colour = tuple(map(int, COLOURS[(index - 1) % len(COLOURS)]))
+        box = (
+            row["bbox_col0"],
+            row["bbox_row0"],
+            row["bbox_col1"] - 1,
+            row["bbox_row1"] - 1,
+        )
+        draw.rectangle(box, outline=colour, width=width)
+        draw.text(
+            (box[0] + width + 1, box[1] + width),
+            str(row["label"]),
+            fill=colour,
+            font=font,
+        )
+    return np.asarray(picture)
+
+
+def crops(
+    image: np.ndarray, rows: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (label, the pixels of its box [h, w, C]) for every row."""
+    for row in rows:
+        box = image[
+            row["bbox_row0"] : row["bbox_row1"],
+            row["bbox_col0"] : row["bbox_col1"],
+        ]
+        yield row["label"], box
