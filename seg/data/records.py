@@ -1,0 +1,220 @@
+"""Labelled whole images, read by position, a bounded number kept in memory.
+
+A record is a dict: `image` [H, W, C] in its stored dtype, `stats` float32
+[C, S] of `normalize.measure`, `classes` uint8 [H, W] (255 = not annotated),
+`labels` int32 [H, W] or None (the data set has no objects), `id`, `group`.
+Its arrays are read-only, since they are shared.
+
+`Records` does not know where they lie: `seg.data.dataset` reads prepared
+TFDS files; `open_pack` reads one npz file, without TensorFlow, the same bits.
+"""
+
+import collections
+import contextlib
+import json
+import pathlib
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from seg import config as config_lib
+
+SPLITS = ("train", "val", "test")
+_FORMAT = 1  # of the pack
+_ARRAYS = ("image", "stats", "classes", "labels")
+
+Record = dict[str, Any]
+
+
+class Records:
+    """Records of the three splits.
+
+    Parameters
+    ----------
+    index : for each split, a list of entries `id`, `group`, `shape` (H, W).
+    digest : names the prepared data; equal digests mean equal records.
+    read : (split, i) -> record, from wherever it lies; any thread calls it.
+    cache_mib : memory for records and what is derived from them, MiB.
+    config : the configuration that the records were prepared with.
+    """
+
+    def __init__(
+        self,
+        index: Mapping[str, list[Mapping[str, Any]]],
+        digest: str,
+        read: Callable[[str, int], Record],
+        cache_mib: int,
+        config: config_lib.Config,
+    ):
+        self.index = {split: list(index.get(split, ())) for split in SPLITS}
+        self.digest = digest
+        self.config = config
+        self._read = read
+        self._limit = cache_mib * 2**20
+        self._kept: collections.OrderedDict[Any, tuple[Record, int]]
+        self._kept = collections.OrderedDict()
+        self._size = 0
+        self._lock = threading.Lock()
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """The ids of each split, in the order of their positions."""
+        return {
+            split: [entry["id"] for entry in entries]
+            for split, entries in self.index.items()
+        }
+
+    def n(self, split: str) -> int:
+        """How many records the split has."""
+        return len(self.index[split])
+
+    def shapes(self, split: str) -> np.ndarray:
+        """(H, W) of each record: int64 [n, 2], without reading any."""
+        shapes = [entry["shape"] for entry in self.index[split]]
+        return np.array(shapes, np.int64).reshape(-1, 2)
+
+    def get(self, split: str, i: int) -> Record:
+        """The record at this position of its split."""
+        return self.cached((split, i), lambda: self.read(split, i))
+
+    def read(self, split: str, i: int) -> Record:
+        """The record at this position, past the cache."""
+        record = self._read(split, i)
+        wanted = self.index[split][i]["id"]
+        if record["id"] != wanted:
+            raise config_lib.UserError(
+                f"record {i} of {split} is {record['id']!r}, not {wanted!r}: "
+                "the prepared data are mixed up; delete them and prepare again"
+            )
+        return record
+
+    def cached(self, key: Any, make: Callable[[], Record]) -> Record:
+        """What `make` returns, kept by key until memory is needed.
+
+        The least recently used go first. Two threads that miss at once both
+        make it; the results are equal, so either may stay.
+        """
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key][0]
+        made = make()
+        arrays = [v for v in made.values() if isinstance(v, np.ndarray)]
+        for array in arrays:
+            array.flags.writeable = False
+        size = sum(array.nbytes for array in arrays)
+        with self._lock:
+            if key not in self._kept and size <= self._limit:
+                self._kept[key] = made, size
+                self._size += size
+            while self._size > self._limit:
+                _, (_, freed) = self._kept.popitem(last=False)
+                self._size -= freed
+        return made
+
+    @property
+    def cached_bytes(self) -> int:
+        """Memory that the cache holds now."""
+        return self._size
+
+
+def pack(
+    records: Records,
+    config: config_lib.Config,
+    path: str | pathlib.Path,
+    splits: Iterable[str] = ("train", "val"),
+) -> None:
+    """Writes whole records of these splits into one npz file.
+
+    Images are written one at a time, so memory does not grow with the data.
+    """
+    from seg.images import write
+
+    splits = tuple(splits)
+    about = {
+        "format": _FORMAT,
+        "digest": records.digest,
+        "index": {split: records.index[split] for split in splits},
+        "config": json.loads(config_lib.to_json(config)),
+    }
+    with (
+        write.whole(pathlib.Path(path)) as temporary,
+        zipfile.ZipFile(
+            temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1
+        ) as archive,
+    ):
+        for split in splits:
+            for i in range(records.n(split)):
+                record = records.read(split, i)
+                for name in _ARRAYS:
+                    if record[name] is not None:
+                        _put(archive, f"{split}/{i}/{name}", record[name])
+        text = json.dumps(about).encode()
+        _put(archive, "about", np.frombuffer(text, np.uint8))
+
+
+def _put(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
+    # a fixed date: the same records give the same file
+    info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+    info.compress_type = archive.compression
+    with archive.open(info, "w", force_zip64=True) as member:
+        np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+def open_pack(path: str | pathlib.Path, cache_mib: int = 512) -> Records:
+    """The records of a pack, read when they are wanted.
+
+    Raises UserError where the file is missing, no pack, or damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise config_lib.UserError(
+            f"no pack at {path}; make it with launch.prepare --pack={path}"
+        )
+    with _sound(path):
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("not an npz file")
+        about = json.loads(archive["about"].tobytes())
+        if about["format"] != _FORMAT:
+            raise config_lib.UserError(
+                f"{path}: pack of format {about['format']}, this version "
+                f"reads {_FORMAT}; make it again with launch.prepare --pack"
+            )
+        index, digest = about["index"], about["digest"]
+    packed_with = config_lib.from_json(json.dumps(about["config"]))
+
+    def read(split: str, i: int) -> Record:
+        entry = index[split][i]
+        record = {"id": entry["id"], "group": entry["group"]}
+        with _sound(path):
+            for name in _ARRAYS:
+                member = f"{split}/{i}/{name}"
+                record[name] = archive.get(member)
+        return record
+
+    return Records(index, digest, read, cache_mib, packed_with)
+
+
+@contextlib.contextmanager
+def _sound(path: pathlib.Path):
+    try:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        KeyError,
+        OSError,
+        ValueError,
+    ) as error:
+        if isinstance(error, config_lib.UserError):
+            raise
+        raise config_lib.UserError(
+            f"{path} is no pack, or damaged ({error}); make it again with "
+            "launch.prepare --pack"
+        ) from error
