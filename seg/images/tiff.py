@@ -5,7 +5,11 @@ tags; nothing is guessed from the sizes. Y and X are the image, C and S its
 channels; any other axis longer than one needs a choice by the caller.
 """
 
+import contextlib
+import contextvars
+import logging
 import os
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -28,6 +32,25 @@ _NAMES = {
 }
 
 
+# tifffile logs what it could read in spite of a defect. While a file is open
+# here, the log is kept, not printed: some of these defects are data lost.
+_LOST = ("invalid page offset", "series metadata invalid or corrupted")
+_complaints: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar(
+    "complaints", default=None
+)
+
+
+def _keep(record: logging.LogRecord) -> bool:
+    kept = _complaints.get()
+    if kept is None:
+        return True
+    kept.append(record.getMessage())
+    return False
+
+
+logging.getLogger("tifffile").addFilter(_keep)
+
+
 class Plan(NamedTuple):
     """What a file holds, known from its header alone."""
 
@@ -42,113 +65,133 @@ class Plan(NamedTuple):
         return self.series.keyframe
 
 
-def plan(file: tifffile.TiffFile, name: str) -> Plan:
-    """Finds the one image of a file.
+@contextlib.contextmanager
+def opened(file: BinaryIO, name: str, size: int) -> Iterator[Plan]:
+    """Opens a file of `size` bytes and finds its one image.
 
     Raises ImageError where there are several, or none, or a page is cut off.
     """
-    if not file.series:
+    token = _complaints.set([])
+    try:
+        # OME-XML can name other files; an untrusted one could name any
+        with tifffile.TiffFile(
+            file, name=os.path.basename(name), _multifile=False
+        ) as tif:
+            plan = _plan(tif, name)
+            _check_whole(plan, name, size)
+            yield plan
+    finally:
+        _complaints.reset(token)
+
+
+def _plan(tif: tifffile.TiffFile, name: str) -> Plan:
+    if not tif.series:
         raise images.ImageError(f"{name}: a TIFF without an image in it")
-    first, *others = file.series
-    siblings = [s for s in others if 2 * s.size > first.size]
+    first, *others = tif.series
     # thumbnails, labels and pyramid levels are smaller; siblings are data
+    siblings = [s for s in others if 2 * s.size > first.size]
     if siblings:
         raise images.ImageError(
             f"{name}: holds {1 + len(siblings)} images in one TIFF; save each "
             "as a file of its own"
         )
-    axes = first.axes
-    if axes.count("Y") != 1 or axes.count("X") != 1:
+    if first.axes.count("Y") != 1 or first.axes.count("X") != 1:
         raise images.ImageError(
-            f"{name}: axes {axes} are not an image's; save it with Y and X"
+            f"{name}: axes {first.axes} are not an image's; save it with Y "
+            "and X"
         )
     tag = first.keyframe.tags.get(_ORIENTATION)
-    orientation = tag.value if tag is not None else 1
-    return Plan(first, axes, tuple(first.shape), int(orientation))
+    orientation = 1 if tag is None else int(tag.value)
+    return Plan(first, first.axes, tuple(first.shape), orientation)
 
 
-def check_whole(chosen: Plan, name: str, size: int) -> None:
-    """Raises ImageError where a page's data lie beyond the end of the file.
+def _check_whole(plan: Plan, name: str, size: int) -> None:
+    """Raises ImageError where pages or their data are missing.
 
-    tifffile would return zeros for them.
+    tifffile would leave the pages out, or return zeros for the data.
     """
-    for page in chosen.series.pages:
-        if page is None:
-            raise images.ImageError(f"{name}: a page is missing; copy it again")
-        spans = zip(page.dataoffsets, page.databytecounts, strict=False)
-        if any(offset + count > size for offset, count in spans):
-            raise images.ImageError(
-                f"{name}: truncated, its data reach beyond the end of the "
-                f"file ({size} bytes); copy it again"
-            )
+    spans = [
+        offset + count
+        for page in plan.series.pages
+        if page is not None
+        for offset, count in zip(
+            page.dataoffsets, page.databytecounts, strict=False
+        )
+    ]
+    complaints = _complaints.get() or []
+    lost = any(text in line for line in complaints for text in _LOST)
+    if lost or None in plan.series.pages or max(spans, default=0) > size:
+        raise images.ImageError(
+            f"{name}: truncated, its data reach beyond the end of the file "
+            f"({size} bytes); copy it again"
+        )
 
 
 def parse_select(select: str, name: str) -> dict[str, int]:
     """Reads a choice like "Z=3,T=0"."""
-    chosen = {}
+    wanted = {}
     for part in filter(None, select.replace(" ", "").split(",")):
         axis, _, index = part.partition("=")
         if len(axis) != 1 or not index.isdigit():
             raise images.ImageError(
                 f"{name}: select={select!r} is not like 'Z=3' or 'Z=3,T=0'"
             )
-        chosen[axis.upper()] = int(index)
-    return chosen
+        wanted[axis.upper()] = int(index)
+    return wanted
 
 
-def decode(chosen: Plan, name: str, select: str, *, mask: bool) -> np.ndarray:
+def decode(plan: Plan, name: str, select: str, *, mask: bool) -> np.ndarray:
     """The pixels as [H, W, C] (C from 1), upright, in the stored dtype.
 
     Palettes become RGB and inverted greys are inverted back, but for a mask,
     whose codes stay; alpha is dropped.
     """
-    index, kept = _choose(chosen, name, parse_select(select, name))
-    pixels = _pixels(chosen, name)[index]
+    index, kept = _choose(plan, name, parse_select(select, name))
+    pixels = _pixels(plan, name)[index]
     channels = [axis for axis in kept if axis in _CHANNELS]
     order = [kept.index(axis) for axis in ("Y", "X", *channels)]
     pixels = pixels.transpose(order)
     pixels = pixels.reshape(*pixels.shape[:2], -1)
-    photometric = chosen.page.photometric
+    photometric = plan.page.photometric
     if photometric == tifffile.PHOTOMETRIC.SEPARATED:
         raise images.ImageError(f"{name}: CMYK colours; save it as RGB or grey")
     if photometric == tifffile.PHOTOMETRIC.PALETTE and not mask:
-        colours = (chosen.page.colormap.T // 257).astype(np.uint8)
+        colours = (plan.page.colormap.T // 257).astype(np.uint8)
         pixels = colours[pixels[..., 0]]
     elif photometric == tifffile.PHOTOMETRIC.MINISWHITE and not mask:
         pixels = _inverted(pixels)
-    elif "S" in kept and _has_alpha(chosen.page):
+    elif "S" in kept and _has_alpha(plan.page):
         pixels = pixels[..., :-1]
-    return upright(pixels, chosen.orientation)
+    return upright(pixels, plan.orientation)
 
 
-def _pixels(chosen: Plan, name: str) -> np.ndarray:
+def _pixels(plan: Plan, name: str) -> np.ndarray:
     try:
-        return chosen.series.asarray()
+        return plan.series.asarray()
     except ValueError as error:
         if "imagecodecs" not in str(error):
             raise
-        page = chosen.page
+        page = plan.page
         simple = page.dtype in (np.uint8, bool) or page.samplesperpixel == 1
-        if chosen.axes not in ("YX", "YXS") or not simple:
+        simple = simple and plan.orientation == 1
+        if plan.axes not in ("YX", "YXS") or not simple:
             raise images.ImageError(
                 f"{name}: TIFF compression {page.compression.name} needs "
                 "imagecodecs (pip install imagecodecs), or save it uncompressed"
             ) from error
     # libtiff, inside Pillow, knows LZW, JPEG and fax, for single plain pages
-    file = chosen.page.parent.filehandle
+    file = plan.page.parent.filehandle
     file.seek(0)
     with Image.open(file, formats=("TIFF",)) as image:
-        image.getexif().pop(_ORIENTATION, None)
         return np.asarray(image)
 
 
 def _has_alpha(page: tifffile.TiffPage) -> bool:
     colours = 3 if page.photometric == tifffile.PHOTOMETRIC.RGB else 1
-    return (
-        page.samplesperpixel == colours + 1
-        and any(extra in (1, 2) for extra in page.extrasamples)
-        or (colours == 3 and page.samplesperpixel == 4)
-    )
+    if page.samplesperpixel != colours + 1:
+        return False
+    # a fourth channel of RGB is alpha even where the file does not say so
+    return colours == 3 or any(extra in (1, 2) for extra in page.extrasamples)
 
 
 def _inverted(pixels: np.ndarray) -> np.ndarray:
@@ -170,12 +213,12 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _choose(
-    chosen: Plan, name: str, wanted: dict[str, int]
+    plan: Plan, name: str, wanted: dict[str, int]
 ) -> tuple[tuple[int | slice, ...], str]:
     """An index into the series, and the axes that it leaves."""
     index: list[int | slice] = []
     kept = ""
-    for axis, length in zip(chosen.axes, chosen.shape, strict=True):
+    for axis, length in zip(plan.axes, plan.shape, strict=True):
         if axis in "YX" or (axis in _CHANNELS and axis not in wanted):
             index.append(slice(None))
             kept += axis
@@ -191,22 +234,14 @@ def _choose(
         else:
             what = _NAMES.get(axis, f"entries along {axis}")
             raise images.ImageError(
-                f"{name}: a stack of {length} {what} (axes {chosen.axes}, "
-                f"shape {chosen.shape}); choose one with select='{axis}=0' to "
+                f"{name}: a stack of {length} {what} (axes {plan.axes}, "
+                f"shape {plan.shape}); choose one with select='{axis}=0' to "
                 f"'{axis}={length - 1}', or save it as a file of its own"
             )
-    missing = set(wanted) - set(chosen.axes)
+    missing = set(wanted) - set(plan.axes)
     if missing:
         raise images.ImageError(
             f"{name}: has no axis {', '.join(sorted(missing))}; its axes are "
-            f"{chosen.axes}"
+            f"{plan.axes}"
         )
     return tuple(index), kept
-
-
-def open_file(file: BinaryIO, name: str) -> tifffile.TiffFile:
-    """Opens a TIFF; it may not make tifffile open any other file."""
-    # OME-XML can name other files; an untrusted one could name any
-    return tifffile.TiffFile(
-        file, name=os.path.basename(name), _multifile=False
-    )
