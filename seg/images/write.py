@@ -125,18 +125,22 @@ def write_probabilities(
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:
     """Writes uint8 [H, W] or [H, W, 3] as PNG."""
     with whole(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
+        # level 2 takes a third of the time of 6, for an eighth more bytes
+        Image.fromarray(image).save(temporary, format="PNG", compress_level=2)
 
 
 def display(image: np.ndarray) -> np.ndarray:
     """An image as it is best looked at: uint8 [H, W, 3].
 
-    Three channels of uint8 stay as they are; all else is stretched, channel by
-    channel, from its percentile 0.2 to its percentile 99.9. Two channels
-    become green and magenta; of more than three the first three are shown.
+    Colour in uint8 stays as it is; all else is stretched, channel by channel,
+    from its percentile 0.2 to its percentile 99.9, and brightened if it is
+    mostly dark, as fluorescence is. Two channels become green and magenta; of
+    more than three the first three are shown.
     """
     if image.ndim == 2:
         image = image[..., None]
+    if image.shape[-1] == 3 and (image == image[..., :1]).all():
+        image = image[..., :1]
     if image.dtype == np.uint8 and image.shape[-1] == 3:
         return image.copy()
     stretched = [_stretch(channel) for channel in np.moveaxis(image, -1, 0)]
@@ -150,35 +154,49 @@ def display(image: np.ndarray) -> np.ndarray:
 def _stretch(channel: np.ndarray) -> np.ndarray:
     # a sample is enough for percentiles, and 30 times faster at 4096 px
     step = max(1, int((channel.size / 250_000) ** 0.5))
-    low, high = np.percentile(channel[::step, ::step], (0.2, 99.9))
-    scaled = (channel.astype(np.float32) - low) / max(high - low, 1e-6)
-    return (np.clip(scaled, 0, 1) * 255 + 0.5).astype(np.uint8)
+    low, middle, high = np.percentile(channel[::step, ::step], (0.2, 50, 99.9))
+    spread = max(high - low, 1e-6)
+    dark = middle - low < 0.2 * spread
+    integers = channel.dtype in (np.uint8, np.uint16)
+    # one table for all values is 5 times faster than all pixels in float
+    values = np.arange(np.iinfo(channel.dtype).max + 1) if integers else channel
+    scaled = np.clip((values.astype(np.float32) - low) / spread, 0, 1)
+    shown = (scaled ** (0.7 if dark else 1) * 255 + 0.5).astype(np.uint8)
+    return shown[channel] if integers else shown
 
 
 def thickness(shape: tuple[int, ...]) -> int:
     """Pixels of a line that is seen when the whole image fills a screen."""
-    return max(1, round(max(shape[:2]) / 900))
+    return max(1, round(max(shape[:2]) / 1000))
 
 
 def outlines(labels: np.ndarray, width: int) -> np.ndarray:
-    """bool [H, W]: the outermost `width` pixels of every object.
+    """The ids of the objects [H, W] along their outlines, 0 elsewhere.
 
-    The line lies inside its object, so touching objects show two lines. The
-    border of the image is not a border of an object.
+    A line of `width` pixels runs half inside its object, half on the
+    background around it; it never covers another object, so touching objects
+    show two lines. The border of the image is not a border of an object.
     """
-    size = 2 * width + 1
+    inside, outside = (width + 1) // 2, width // 2
+    size = 2 * inside + 1
     edge = ndimage.maximum_filter(labels, size=size, mode="nearest") != labels
     edge |= ndimage.minimum_filter(labels, size=size, mode="nearest") != labels
-    return edge & (labels > 0)
+    lines = np.where(edge, labels, 0)
+    if outside:
+        size = 2 * outside + 1
+        grown = ndimage.maximum_filter(labels, size=size, mode="nearest")
+        lines = np.where(labels == 0, grown, lines)
+    return lines
 
 
 def object_colours(n: int) -> np.ndarray:
     """uint8 [n + 1, 3]: colours by id; neighbouring ids differ strongly."""
-    hue = (np.arange(n + 1) * 0.618033988749895) % 1.0
-    # hue -> RGB at full value, a little desaturated so that blue stays bright
+    # the golden ratio spreads the hues; from magenta (-60 degrees) by red and
+    # green to azure (200), as blue and violet are lost on black and in stains
+    hue = (np.arange(n + 1) * 0.618033988749895 % 1.0 * 260 - 60) / 360
     offsets = np.array([0.0, 2 / 3, 1 / 3])
     wheel = np.abs(((hue[:, None] + offsets) % 1.0) * 6 - 3) - 1
-    colours = 1 - 0.75 * (1 - np.clip(wheel, 0, 1))
+    colours = 1 - 0.8 * (1 - np.clip(wheel, 0, 1))
     return (colours * 255).astype(np.uint8)
 
 
@@ -194,13 +212,21 @@ def overlay(
         every object has a colour of its own.
     """
     canvas = display(image)
-    edge = outlines(labels, thickness(labels.shape))
+    areas = np.bincount(labels.ravel())
+    found = areas[1:][areas[1:] > 0]
+    if not found.size:
+        return canvas
+    # a line that is wide for the screen must not hide what it surrounds
+    widest = max(1, int(np.median(found) ** 0.5 / 8))
+    lines = outlines(labels, min(thickness(labels.shape), widest))
+    drawn = lines > 0
     if classes is None:
-        ids = labels[edge]
-        canvas[edge] = object_colours(int(ids.max(initial=0)))[ids]
+        colours = object_colours(len(areas))
     else:
-        ids = np.maximum(classes[edge].astype(int), 1)
-        canvas[edge] = COLOURS[(ids - 1) % len(COLOURS)]
+        of_object = np.zeros(len(areas), np.int64)
+        of_object[labels.ravel()] = classes.ravel()
+        colours = COLOURS[(np.maximum(of_object, 1) - 1) % len(COLOURS)]
+    canvas[drawn] = colours[lines[drawn]]
     return canvas
 
 
