@@ -1,0 +1,91 @@
+"""seg: segmentation of microscopy images.
+
+    import seg
+    predictor = seg.load("nuclei")        # a name, a folder or an MLflow URI
+    found = predictor("cells.tif")        # a path or an array
+    found.labels, found.classes, found.table
+
+The rooms follow an image; imports go down this list's floors, never up:
+
+    floor 1   config      every knob, as frozen dataclasses
+              tiles       windows over an image and their weights
+              normalize   intensities, measured once, scaled everywhere
+              images      files -> pixels, results -> files
+    floor 2   data        labelled images -> batches
+              models      image -> logits
+    floor 3   predict     image -> objects; the bundle, the engine, stitching
+    floor 4   evaluate    objects and truth -> numbers and pictures
+              serve       prediction behind a web page or MLflow
+    floor 5   train       batches -> a trained model
+    floor 6   __main__    the command `seg`; flags; launch/ beside the package
+
+Importing `seg` imports nothing else: what a call needs is loaded by the call.
+"""
+
+import pathlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from seg.predict.predictor import Predictor
+
+__version__ = "0.1.0"
+
+ZOO = pathlib.Path(__file__).parent / "zoo"
+
+
+def load(name: str | pathlib.Path, **settings: typing.Any) -> "Predictor":
+    """The predictor of a model.
+
+    Parameters
+    ----------
+    name : what `find` takes.
+    settings : fields of `config.Predict` to change, as `tta=8`.
+
+    Raises
+    ------
+    config.UserError
+        where there is no such model, it is damaged, or a setting is wrong.
+    """
+    from seg import config
+    from seg.predict import bundle, predictor
+
+    found = bundle.load(find(name))
+    changes = {f"predict.{field}": value for field, value in settings.items()}
+    predict = config.replace(found.config, changes).predict
+    return predictor.Predictor(found, predict)
+
+
+def find(name: str | pathlib.Path) -> pathlib.Path:
+    """The folder of a bundle.
+
+    Parameters
+    ----------
+    name : a bundle's folder, a workdir of training, a name in the zoo, or an
+        MLflow URI (`runs:/...`, `models:/...`).
+    """
+    from seg import config
+
+    if str(name).startswith(("runs:/", "models:/")):
+        from seg.train import tracking
+
+        return pathlib.Path(tracking.fetch_bundle(str(name)))
+    folder = pathlib.Path(name).expanduser()
+    for candidate in (folder, folder / "bundle", ZOO / folder):
+        if (candidate / "model.json").is_file():
+            return candidate
+    if (folder / "checkpoints").is_dir():
+        raise config.UserError(
+            f"{name} has checkpoints but no model yet; the training command, "
+            "run again, goes on and writes it"
+        )
+    if folder.is_dir():
+        raise config.UserError(
+            f"{name} is no model: neither model.json nor bundle/ is in it"
+        )
+    names = sorted(path.parent.name for path in ZOO.glob("*/model.json"))
+    if not names:
+        raise config.UserError(
+            f"no model {str(name)!r}: no such folder, and no models come with "
+            "this installation; give a bundle, a workdir or an MLflow URI"
+        )
+    raise config.UserError(config.unknown("model", str(name), names))

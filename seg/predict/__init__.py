@@ -1,0 +1,1 @@
+"""An image becomes objects: engine, stitching, separation, measurements."""

@@ -1,0 +1,265 @@
+"""The portable model: a folder with `model.json` and `weights.safetensors`.
+
+`model.json` holds the format's version, the config (and from it, for readers
+that are not this package, class names, normalisation and the settings of
+prediction), what is known about the model (`meta`: `data_digest`, `metrics`,
+`licence`, ...), the sha256 of each other file and of its own content. A bundle
+is written whole or not at all, checked when it is loaded, and holds no pickle.
+
+Weights are flat: "down/0/conv1/kernel" -> array, the paths of `nnx.state`.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from seg import config as config_lib
+from seg.predict import tensors
+
+FORMAT = 1
+MODEL, WEIGHTS = "model.json", "weights.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class Bundle:
+    """A trained network and all that is needed to use it.
+
+    Parameters
+    ----------
+    config : the experiment's; `model`, `data.normalize`, `classes` and
+        `predict` are what prediction uses.
+    weights : name -> float32 array.
+    meta : JSON values: data_digest, metrics, licence and whatever else.
+    """
+
+    config: config_lib.Config
+    weights: Mapping[str, np.ndarray]
+    meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def digest(bundle: Bundle) -> str:
+    """sha256 of architecture, normalisation and weights: who the model is."""
+    seen = hashlib.sha256()
+    config = bundle.config
+    for part in (dataclasses.asdict(config.model), config.data.normalize):
+        seen.update(json.dumps(part).encode())
+    seen.update(tensors.dump(bundle.weights))
+    return seen.hexdigest()
+
+
+def from_model(
+    config: config_lib.Config, model: Any, meta: Mapping[str, Any] | None = None
+) -> Bundle:
+    """The bundle of a network: an `nnx.Module`, or an `nnx.State` of one."""
+    from flax import nnx
+
+    state = model if isinstance(model, nnx.State) else nnx.state(model)
+    weights = {
+        "/".join(map(str, path)): np.asarray(value[...], np.float32)
+        for path, value in nnx.to_flat_state(state)
+        if isinstance(value, nnx.Param | nnx.BatchStat)
+    }
+    return Bundle(config, weights, dict(meta or {}))
+
+
+def model(bundle: Bundle) -> Any:
+    """The bundle's network, an `nnx.Module`.
+
+    Raises UserError where the weights are not those of `config.model`, listing
+    the leaves that differ with their shapes.
+    """
+    import jax
+    from flax import nnx
+
+    from seg import models
+
+    # Abstract: drawing weights that are replaced at once would cost seconds.
+    network = nnx.eval_shape(
+        lambda: models.build(bundle.config.model, nnx.Rngs(0))
+    )
+    state = nnx.state(network, nnx.Any(nnx.Param, nnx.BatchStat))
+    flat = {
+        "/".join(map(str, path)): value
+        for path, value in nnx.to_flat_state(state)
+    }
+    _check_shapes(
+        {name: tuple(value.shape) for name, value in flat.items()},
+        {name: array.shape for name, array in bundle.weights.items()},
+        bundle.config.model.name,
+    )
+    for name, value in flat.items():
+        value.set_value(jax.numpy.asarray(bundle.weights[name]))
+    nnx.update(network, state)
+    return network
+
+
+def _check_shapes(
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    name: str,
+    n_listed: int = 8,
+) -> None:
+    differing = [
+        f"{leaf} {found.get(leaf, 'missing')} instead of "
+        f"{wanted.get(leaf, 'nothing')}"
+        for leaf in sorted(wanted.keys() | found.keys())
+        if wanted.get(leaf) != found.get(leaf)
+    ]
+    if differing:
+        more = len(differing) - n_listed
+        tail = f"; and {more} more" if more > 0 else ""
+        raise config_lib.UserError(
+            f"the weights do not fit model.name={name}: "
+            + "; ".join(differing[:n_listed])
+            + tail
+        )
+
+
+def save(
+    bundle: Bundle, folder: str | os.PathLike, *, half: bool = False
+) -> pathlib.Path:
+    """Writes the bundle as a folder, in place of an older bundle there.
+
+    With `half`, arrays of two and more axes are stored as float16, which
+    halves the file; those that float16 cannot hold, vectors and statistics
+    stay float32. Raises UserError where the folder holds something else.
+    """
+    weights = {
+        name: _halved(array) if half else array
+        for name, array in bundle.weights.items()
+    }
+    return _write(bundle, {WEIGHTS: tensors.dump(weights)}, folder)
+
+
+def add_files(
+    folder: str | os.PathLike, files: Mapping[str, bytes]
+) -> pathlib.Path:
+    """Adds files (an export, say) to the bundle in a folder, by name."""
+    found = load(folder)
+    folder = pathlib.Path(folder)
+    names = json.loads((folder / MODEL).read_text())["files"]
+    kept = {name: (folder / name).read_bytes() for name in names}
+    return _write(found, kept | dict(files), folder)
+
+
+def _halved(array: np.ndarray) -> np.ndarray:
+    if array.ndim < 2 or np.abs(array).max(initial=0) > np.finfo("f2").max:
+        return array
+    return array.astype(np.float16)
+
+
+def _write(
+    bundle: Bundle, files: Mapping[str, bytes], folder: str | os.PathLike
+) -> pathlib.Path:
+    """Writes all files beside the folder, then puts them in its place."""
+    folder = pathlib.Path(folder).resolve()
+    if folder.exists() and not (folder / MODEL).is_file():
+        raise config_lib.UserError(
+            f"{folder} exists and is no bundle; choose another folder"
+        )
+    description = _describe(bundle, files)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = pathlib.Path(
+            tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)
+        )
+        try:
+            fresh = scratch / "new"
+            fresh.mkdir()
+            for name, content in files.items():
+                (fresh / name).write_bytes(content)
+            (fresh / MODEL).write_text(description, encoding="utf-8")
+            if folder.exists():  # one folder cannot replace another
+                os.replace(folder, scratch / "old")
+            os.replace(fresh, folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    except OSError as error:
+        raise config_lib.UserError(
+            f"cannot write the model to {folder}: {error.strerror}; make room "
+            "there or choose another folder"
+        ) from error
+    return folder
+
+
+def _describe(bundle: Bundle, files: Mapping[str, bytes]) -> str:
+    """The text of model.json."""
+    config = bundle.config
+    tree = {
+        "format": FORMAT,
+        "classes": config.classes,
+        "normalize": config.data.normalize,
+        "predict": dataclasses.asdict(config.predict),
+        "meta": dict(bundle.meta),
+        "config": dataclasses.asdict(config),
+        "files": {
+            name: hashlib.sha256(content).hexdigest()
+            for name, content in sorted(files.items())
+        },
+    }
+    # A metric may be a NumPy scalar.
+    tree = json.loads(json.dumps(tree, default=lambda value: value.item()))
+    tree["sha256"] = _seal(tree)
+    return json.dumps(tree, indent=2) + "\n"
+
+
+def _seal(tree: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in tree.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(folder: str | os.PathLike) -> Bundle:
+    """Reads a bundle and checks every byte of it.
+
+    Raises UserError naming what is missing, damaged, or of a newer format.
+    """
+    folder = pathlib.Path(folder)
+    tree = _read(folder)
+    for name, sha256 in tree["files"].items():
+        if pathlib.PurePath(name).name != name or not (folder / name).is_file():
+            raise _refused(folder, f"{name} is missing")
+        content = (folder / name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise _refused(folder, f"{name} is damaged: its sha256 differs")
+        if name == WEIGHTS:
+            weights = tensors.load(content)
+    config = config_lib.from_json(json.dumps(tree["config"]))
+    weights = {
+        name: np.asarray(array, np.float32) for name, array in weights.items()
+    }
+    return Bundle(config, weights, tree["meta"])
+
+
+def _read(folder: pathlib.Path) -> dict[str, Any]:
+    """The checked content of model.json."""
+    path = folder / MODEL
+    if not path.is_file():
+        raise config_lib.UserError(f"{folder} is no bundle: it has no {MODEL}")
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+        version, seal = tree["format"], tree["sha256"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _refused(folder, f"{MODEL} is damaged ({error})") from error
+    if version != FORMAT:
+        raise config_lib.UserError(
+            f"{folder} has bundle format {version}, this version of seg reads "
+            f"{FORMAT}; update seg"
+        )
+    if seal != _seal(tree) or WEIGHTS not in tree["files"]:
+        raise _refused(folder, f"{MODEL} is damaged: its sha256 differs")
+    return tree
+
+
+def _refused(folder: pathlib.Path, why: str) -> config_lib.UserError:
+    return config_lib.UserError(
+        f"model {folder} refused: {why}; copy or export it again"
+    )

@@ -1,0 +1,140 @@
+"""The network on batches of tiles: logits to probabilities, compiled once.
+
+An `Engine` holds a network's weights on the device and runs them in prediction
+mode. One program is compiled for each shape of a batch, kept on disk for the
+next process, and shared by all engines of one architecture: a validation in
+the middle of training compiles nothing that an earlier one has compiled.
+"""
+
+import functools
+import logging
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+# Windows for images smaller than the tile, as shares of the tile: few enough
+# that a folder of odd sizes compiles little, close enough that little is
+# computed in vain.
+_SHARES = (0.25, 0.375, 0.5, 0.75)
+
+
+class OutOfMemory(MemoryError):
+    """Not even one window fits into the accelerator's memory."""
+
+
+class Engine:
+    """Probabilities of a network.
+
+    Parameters
+    ----------
+    model : what `models.build` or `bundle.model` gives. Its weights are taken
+        as they are now; later training does not change them.
+    """
+
+    def __init__(self, model: nnx.Module):
+        enable_cache()
+        self.stride: int = model.stride
+        view = nnx.view(
+            model,
+            use_running_average=True,
+            deterministic=True,
+            raise_if_not_found=False,
+        )
+        self._graph, state = nnx.split(view)
+        self._state = jax.device_put(state)
+        self._fits: dict[int, int] = {}  # window -> windows in one call
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs a batch of normalised tiles.
+
+        Parameters
+        ----------
+        batch : float32 [B, h, w, C], h and w multiples of `stride`.
+
+        Returns
+        -------
+        float32 [B, h, w, K]: one sigmoid, or a softmax over all classes.
+
+        Raises
+        ------
+        OutOfMemory
+            where one tile alone does not fit. Before that, the batch is halved
+            until its parts fit, for this and all later calls.
+        """
+        window = batch.shape[1]
+        n = self._fits.get(window, len(batch))
+        while True:
+            try:
+                parts = [
+                    self._call(batch[i : i + n])
+                    for i in range(0, len(batch), n)
+                ]
+                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                if not _is_memory(error):
+                    raise
+                if n == 1:
+                    raise OutOfMemory(str(error).splitlines()[0]) from error
+                n = (n + 1) // 2
+                self._fits[window] = n
+                logging.warning(
+                    "out of memory: %d windows of %d px at a time", n, window
+                )
+
+    def _call(self, batch: np.ndarray) -> np.ndarray:
+        return np.asarray(_probabilities(self._graph, self._state, batch))
+
+    def window(self, shape: tuple[int, int], tile: int) -> int:
+        """The window for an image of this (H, W): at most `tile`, px.
+
+        Rounded up to a multiple of `stride`; smaller than the tile where the
+        whole image fits into less.
+        """
+        sizes = [round(share * tile) for share in _SHARES]
+        need = next((s for s in sizes if s >= max(shape)), tile)
+        return -(-need // self.stride) * self.stride
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probabilities(
+    graph: nnx.GraphDef, state: nnx.State, batch: jax.Array
+) -> jax.Array:
+    return probabilities(nnx.merge(graph, state)(batch)["classes"])
+
+
+def probabilities(logits: jax.Array) -> jax.Array:
+    """Sigmoid of one channel, softmax of several: float32 [..., K]."""
+    logits = logits.astype(jnp.float32)
+    if logits.shape[-1] == 1:
+        return jax.nn.sigmoid(logits)
+    return jax.nn.softmax(logits)
+
+
+def _is_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or any(
+        sign in text for sign in ("RESOURCE_EXHAUSTED", "Out of memory")
+    )
+
+
+def enable_cache() -> None:
+    """Keeps compiled programs in ~/.cache/seg/jax, if that can be written.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, XDG_CACHE_HOME another
+    place for caches.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if jax.config.jax_compilation_cache_dir:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = pathlib.Path(home).expanduser() / "seg" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,0 +1,193 @@
+"""From an image to objects: what `seg.load` gives.
+
+    predictor = seg.load("nuclei")
+    found = predictor("cells.tif")
+    found.labels, found.classes, found.table.to_csv("objects.csv")
+
+The intensities of the whole image are measured once; its windows are scaled by
+them, go through the network and are blended (`stitch`); `blobs` makes objects
+of the map.
+"""
+
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from seg import config as config_lib
+from seg import images, normalize, tiles
+from seg.images import formats, read
+from seg.predict import blobs, engine, stitch
+from seg.predict import bundle as bundle_lib
+
+Image = np.ndarray | str | os.PathLike[str] | bytes
+
+_MAX_CHANNELS = 4
+
+
+class Table(list[dict[str, Any]]):
+    """Rows of objects, one dict each, with the columns `formats.FIELDS`."""
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Writes the table as CSV."""
+        formats.write_table(path, self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What was found in an image.
+
+    Parameters
+    ----------
+    classes : uint8 [H, W], index into the predictor's `classes`.
+    labels : int32 [H, W], 0 background, then one id an object.
+    table : one row an object.
+    probabilities : float32 [H, W, K] where asked for, else None.
+    """
+
+    classes: np.ndarray
+    labels: np.ndarray
+    table: Table
+    probabilities: np.ndarray | None = None
+
+
+class Predictor:
+    """Segments images with one model.
+
+    Parameters
+    ----------
+    bundle : the model.
+    predict : settings; by default those of the bundle.
+    on_batch : called before each batch of windows; may raise to stop.
+    """
+
+    def __init__(
+        self,
+        bundle: bundle_lib.Bundle,
+        predict: config_lib.Predict | None = None,
+        *,
+        on_batch: Callable[[], None] = lambda: None,
+    ):
+        config = bundle.config
+        if predict is not None:
+            config = dataclasses.replace(config, predict=predict)
+        self.config = config_lib.check(config)
+        self.classes = config.classes
+        self._engine = engine.Engine(bundle_lib.model(bundle))
+        self._on_batch = on_batch
+        self._tile = config.predict.tile
+
+    def __call__(
+        self, image: Image, *, name: str = "", probabilities: bool = False
+    ) -> Segmentation:
+        """Segments an image of any size.
+
+        Parameters
+        ----------
+        image : [H, W] or [H, W, C], or the path or the bytes of a file. Types
+            other than uint8 and uint16 are taken as float32.
+        name : what the table's column `image` says; by default the path.
+        probabilities : keep the map.
+
+        Raises
+        ------
+        UserError
+            for an image that cannot be used, naming the remedy.
+        """
+        if isinstance(image, str | os.PathLike):
+            name = name or os.fspath(image)
+        pixels = as_pixels(image)
+        found = self.probabilities(pixels)
+        # What is counted as intensity is the image as it was given.
+        objects = blobs.detect(found, pixels, self.config.predict, self.classes)
+        return Segmentation(
+            objects.classes,
+            objects.labels,
+            _table(objects.table, name),
+            found if probabilities else None,
+        )
+
+    def probabilities(self, image: Image) -> np.ndarray:
+        """The blended map: float32 [H, W, K].
+
+        K is 1 for a model with one sigmoid, else the number of classes. If
+        the accelerator's memory runs out, batches are halved, then windows.
+        """
+        pixels = read.as_channels(
+            as_pixels(image), self.config.model.in_channels
+        )
+        stats = normalize.measure(pixels)
+        while True:
+            window = self._engine.window(pixels.shape[:2], self._tile)
+            try:
+                return self._stitch(pixels, stats, window)
+            except engine.OutOfMemory as error:
+                self._tile = window // 2
+                if self._tile < self._engine.stride:
+                    raise config_lib.UserError(
+                        f"out of memory with one window of {window} px; free "
+                        "the device or set JAX_PLATFORMS=cpu"
+                    ) from error
+                logging.warning("out of memory: windows of %d px", self._tile)
+
+    def _stitch(
+        self, pixels: np.ndarray, stats: np.ndarray, window: int
+    ) -> np.ndarray:
+        shape, predict = pixels.shape[:2], self.config.predict
+        n = predict.tta * len(tiles.windows(shape, window, predict.overlap))
+
+        def rows(top: int, bottom: int) -> np.ndarray:
+            kind = self.config.data.normalize
+            return normalize.apply(pixels[top:bottom], stats, kind)
+
+        def run(batch: np.ndarray) -> np.ndarray:
+            self._on_batch()
+            return self._engine.run(batch)
+
+        stream = stitch.strips(
+            rows,
+            shape,
+            run,
+            window=window,
+            overlap=predict.overlap,
+            # An image of few windows does not fill a batch.
+            batch_size=min(predict.batch_size, 1 << (n - 1).bit_length()),
+            tta=predict.tta,
+        )
+        return stitch.collect(stream, shape)
+
+
+def as_pixels(image: Image) -> np.ndarray:
+    """The image as [H, W, C] in uint8, uint16 or float32.
+
+    Raises ImageError for a file that cannot be read, and for an array of
+    another rank, without pixels, or with NaN or infinite values.
+    """
+    if isinstance(image, str | os.PathLike | bytes):
+        return read.read_image(image)
+    pixels = np.asarray(image)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] > _MAX_CHANNELS:
+        raise images.ImageError(
+            f"an array of shape {pixels.shape}; give [H, W] or [H, W, C], "
+            "channels last, one plane of a stack at a time"
+        )
+    if not pixels.size:
+        raise images.ImageError(f"an array of shape {pixels.shape} is empty")
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * 255
+    if pixels.dtype not in (np.uint8, np.uint16):
+        pixels = pixels.astype(np.float32)
+        if not np.isfinite(pixels).all():
+            raise images.ImageError(
+                "the array has NaN or infinite values; replace them"
+            )
+    return pixels
+
+
+def _table(rows: Iterable[Mapping[str, Any]], name: str) -> Table:
+    return Table({"image": name, **row} for row in rows)

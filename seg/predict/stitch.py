@@ -1,0 +1,218 @@
+"""A whole image from windows: cut, run the network, blend.
+
+Windows (`tiles.windows`) go through the network in batches of one shape, the
+last one filled up with zeros. The outputs are averaged with `tiles.weights`,
+which fade towards a window's border and are never zero. An axis shorter than a
+window is continued on both sides by reflection, as often as it takes.
+
+Rows of windows come in from the top and finished rows go out, so that beyond
+the image and the result, memory is one strip of `window` rows and a batch.
+`strips` is that stream; `stitch` collects it.
+
+Where the windows agree about a pixel, the average is their value, bit for bit:
+the sums are float64, wide enough for products of two float32, and the division
+comes last.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from seg import tiles
+
+# The symmetries of a square: mirrored or not, then a number of quarter turns.
+View = tuple[bool, int]
+_VIEWS: dict[int, list[View]] = {
+    1: [(False, 0)],
+    2: [(False, 0), (True, 0)],
+    4: [(False, turns) for turns in range(4)],
+    8: [(mirror, turns) for mirror in (False, True) for turns in range(4)],
+}
+
+
+def stitch(
+    image: np.ndarray,
+    run: Callable[[np.ndarray], np.ndarray],
+    *,
+    window: int,
+    overlap: float,
+    batch_size: int,
+    tta: int = 1,
+) -> np.ndarray:
+    """Runs a network over an image of any size.
+
+    Parameters
+    ----------
+    image : float32 [H, W, C], normalised.
+    run : float32 [batch_size, window, window, C] -> [..., K].
+    window : side of a window, px.
+    overlap : least share of a side that two neighbours share, in [0, 1).
+    batch_size : windows in a call of `run`.
+    tta : views of a window that are averaged: 1, 2 (mirrored), 4 (turned) or
+        8 (both).
+
+    Returns
+    -------
+    float32 [H, W, K].
+    """
+    shape = image.shape[:2]
+    stream = strips(
+        lambda top, bottom: image[top:bottom],
+        shape,
+        run,
+        window=window,
+        overlap=overlap,
+        batch_size=batch_size,
+        tta=tta,
+    )
+    return collect(stream, shape)
+
+
+def collect(
+    stream: Iterable[tuple[int, np.ndarray]], shape: tuple[int, int]
+) -> np.ndarray:
+    """Puts the strips of an image of this (H, W) together: [H, W, K]."""
+    result = None
+    for top, strip in stream:
+        if result is None:
+            result = np.empty((*shape, strip.shape[-1]), np.float32)
+        result[top : top + len(strip)] = strip
+    return result
+
+
+def strips(
+    rows: Callable[[int, int], np.ndarray],
+    shape: tuple[int, int],
+    run: Callable[[np.ndarray], np.ndarray],
+    *,
+    window: int,
+    overlap: float,
+    batch_size: int,
+    tta: int = 1,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields (first row, float32 [h, W, K]) of finished rows, top to bottom.
+
+    `rows(top, bottom)` gives rows of the image, float32 [h, W, C]: at most
+    `window` of them, asked for from the top down. `shape` is the image's
+    (H, W). The other arguments are those of `stitch`.
+    """
+    positions = tiles.windows(shape, window, overlap)
+    outputs = _run(_cut(rows, shape, window, positions), run, batch_size, tta)
+    sums = _Strip(shape, window, tiles.starts(shape[1], window, overlap))
+    for (top, left), output in zip(positions, outputs, strict=True):
+        if top > sums.top:
+            yield sums.top, sums.finish(top)
+        sums.add(left, output)
+    yield sums.top, sums.finish(shape[0])
+
+
+class _Strip:
+    """Weighted sums for `window` rows of the result, from `top` down."""
+
+    def __init__(self, shape: tuple[int, int], window: int, lefts: np.ndarray):
+        self.weights = tiles.weights(window).astype(np.float64)[..., None]
+        self.inside = [_inside(length, window) for length in shape]
+        # The same for each row of windows, so summed once.
+        self.row_norm = np.zeros((window, max(shape[1], window), 1))
+        for left in lefts:
+            self.row_norm[:, left : left + window] += self.weights
+        self.top = 0
+        self.norm = self.row_norm.copy()
+        self.sums: np.ndarray | None = None
+
+    def add(self, left: int, output: np.ndarray) -> None:
+        """Adds the output [window, window, K] of a window at `top`."""
+        window, width, _ = self.norm.shape
+        if self.sums is None:
+            self.sums = np.zeros((window, width, output.shape[-1]))
+        self.sums[:, left : left + window] += self.weights * output
+
+    def finish(self, bottom: int) -> np.ndarray:
+        """The rows above `bottom`, float32; the strip then starts there."""
+        rows, cols = self.inside
+        done = slice(rows.start, rows.start + bottom - self.top)
+        mean = self.sums[done, cols] / self.norm[done, cols]
+        n = bottom - self.top
+        for array, fresh in ((self.sums, 0), (self.norm, self.row_norm)):
+            array[:-n] = array[n:].copy()
+            array[len(array) - n :] = 0
+            array += fresh
+        self.top = bottom
+        return mean.astype(np.float32)
+
+
+def _inside(length: int, window: int) -> slice:
+    """Where an axis of the image lies in the windows that cover it."""
+    before = max(window - length, 0) // 2
+    return slice(before, before + length)
+
+
+def _reflect(array: np.ndarray, axis: int, window: int) -> np.ndarray:
+    """Continues an axis that is shorter than the window on both sides.
+
+    By index, as `np.pad` with mode "reflect" does it: no edge pixel stands
+    twice, one pixel is repeated.
+    """
+    length = array.shape[axis]
+    if length >= window:
+        return array
+    period = max(2 * (length - 1), 1)
+    index = np.arange(window) - _inside(length, window).start
+    index %= period
+    return np.take(array, np.minimum(index, period - index), axis)
+
+
+def _cut(
+    rows: Callable[[int, int], np.ndarray],
+    shape: tuple[int, int],
+    window: int,
+    positions: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Yields the window [window, window, C] at each position in turn."""
+    at, strip = -1, None
+    for top, left in positions:
+        if top != at:
+            at, strip = top, rows(top, min(top + window, shape[0]))
+            strip = _reflect(_reflect(strip, 0, window), 1, window)
+        yield strip[:, left : left + window]
+
+
+def _run(
+    windows: Iterable[np.ndarray],
+    run: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+    tta: int,
+) -> Iterator[np.ndarray]:
+    """Yields the network's output for each window: its views' mean."""
+    views = _VIEWS[tta]
+    seen = (_turn(tile, view) for tile in windows for view in views)
+    outputs = _run_batches(seen, run, batch_size)
+    while turned := list(itertools.islice(outputs, len(views))):
+        # float64: equal views then have exactly their value as mean.
+        total = np.zeros(turned[0].shape)
+        for output, view in zip(turned, views, strict=True):
+            total += _turn_back(output, view)
+        yield total / len(views)
+
+
+def _run_batches(
+    windows: Iterator[np.ndarray],
+    run: Callable[[np.ndarray], np.ndarray],
+    batch_size: int,
+) -> Iterator[np.ndarray]:
+    while batch := list(itertools.islice(windows, batch_size)):
+        filled = np.zeros((batch_size, *batch[0].shape), np.float32)
+        filled[: len(batch)] = batch
+        yield from np.asarray(run(filled))[: len(batch)]
+
+
+def _turn(tile: np.ndarray, view: View) -> np.ndarray:
+    mirror, turns = view
+    return np.rot90(tile[:, ::-1] if mirror else tile, turns)
+
+
+def _turn_back(tile: np.ndarray, view: View) -> np.ndarray:
+    mirror, turns = view
+    tile = np.rot90(tile, -turns)
+    return tile[:, ::-1] if mirror else tile
