@@ -247,7 +247,7 @@ def batches(
     process: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
     """The batches of `n_steps` steps, made ahead by tf.data."""
-    tf = _tensorflow()
+    tf = tensorflow()
     errors: list[Exception] = []
     first = batch_at(records, config, start_step, process)  # shapes, dtypes
     kinds = {k: tf.as_dtype(v.dtype) for k, v in first.items() if k != "ids"}
@@ -281,7 +281,7 @@ def batches(
         raise (errors[0] if errors else error) from error
 
 
-def _tensorflow() -> Any:
+def tensorflow() -> Any:
     """TensorFlow, which costs seconds to import and must leave GPUs alone."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # or it prints a line

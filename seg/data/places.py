@@ -1,0 +1,114 @@
+"""Which folder holds the prepared records of a config, and one writer in it.
+
+The folder `<data.dir>/<layout>/<digest>` is named by a digest over the raw
+files and each knob that changes a record. The functions here know nothing of
+how the records are stored.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from seg import config as config_lib
+
+# Knobs that change what a record holds or which split it is in. Others, like
+# the tile, may change without preparing anew.
+_KNOBS = (
+    "model.in_channels",
+    "data.layout",
+    "data.overlaps",
+    "data.split",
+    "data.val_frac",
+    "data.test_frac",
+    "data.split_seed",
+    "classes",
+)
+_FORMAT = 1  # of the prepared folder; part of the digest
+
+
+def setup(config: config_lib.Config) -> dict[str, Any]:
+    """The knobs that matter to the records, by path."""
+    flat = config_lib.to_flat(config)
+    drawn = config.data.layout == "synthetic"
+    return {
+        path: value
+        for path, value in flat.items()
+        if path in _KNOBS or (drawn and path.startswith("synthetic."))
+    }
+
+
+def same_setup(about: dict[str, Any], config: config_lib.Config) -> bool:
+    then = config_lib.from_json(json.dumps(about["config"]))
+    paths = [pathlib.Path(c.data.path).resolve() for c in (then, config)]
+    return setup(then) == setup(config) and paths[0] == paths[1]
+
+
+def folder(config: config_lib.Config, source: str) -> pathlib.Path:
+    what = json.dumps([_FORMAT, source, setup(config)], sort_keys=True)
+    digest = hashlib.sha256(what.encode()).hexdigest()[:16]
+    return pathlib.Path(config.data.dir) / config.data.layout / digest
+
+
+def check_archive(data: config_lib.Data) -> None:
+    path = pathlib.Path(data.path)
+    if not data.sha256 or not path.is_file():
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != data.sha256.lower():
+        raise config_lib.UserError(
+            f"{path}: sha256 is {found}, data.sha256 says {data.sha256}; "
+            "download it again"
+        )
+
+
+@contextlib.contextmanager
+def alone(root: pathlib.Path, progress: bool) -> Iterator[None]:
+    """Holds the folder's lock, which a killed process gives up by itself."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        file = (root / ".lock").open("w")
+    except OSError as error:
+        raise config_lib.UserError(
+            f"cannot write {root}: {error.strerror}; choose another data.dir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(progress, f"waiting for another preparation in {root}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each of `total` images."""
+    if shown and sys.stderr.isatty():
+        import tqdm
+
+        with tqdm.tqdm(total=total, desc="preparing", unit="image") as bar:
+            yield lambda: bar.update() and None
+        return
+    done, started = 0, time.monotonic()
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        # ten lines, however many images
+        if done * 10 // total > (done - 1) * 10 // total:
+            seconds = time.monotonic() - started
+            say(shown, f"prepared {done} of {total} images, {seconds:.0f} s")
+
+    yield advance
+
+
+def say(shown: bool, line: str) -> None:
+    if shown:
+        print(line, file=sys.stderr, flush=True)
