@@ -36,7 +36,7 @@ def expose(
     if spec.blur:
         light = ndimage.gaussian_filter(light, spec.blur)
     light += 0.25 * _enlarged(haze, shape)
-    clouds = _enlarged(1 + 0.5 * field(16, 2, rng), shape)
+    clouds = _enlarged(1 + 0.3 * field(16, 2, rng), shape)
     light += np.float32(rng.uniform(0.04, 0.12)) * np.maximum(clouds, 0)
     light *= np.float32(rng.uniform(0.5, 0.85)) * _lamp(shape, spec, rng)
     # shot noise grows with the root of the light, read noise is everywhere

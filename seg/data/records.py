@@ -165,6 +165,11 @@ def _put(archive: zipfile.ZipFile, name: str, array: np.ndarray) -> None:
         np.lib.format.write_array(member, array, allow_pickle=False)
 
 
+def _take(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(f"{name}.npy") as member:
+        return np.lib.format.read_array(member, allow_pickle=False)
+
+
 def open_pack(path: str | pathlib.Path, cache_mib: int = 512) -> Records:
     """The records of a pack, read when they are wanted.
 
@@ -176,10 +181,8 @@ def open_pack(path: str | pathlib.Path, cache_mib: int = 512) -> Records:
             f"no pack at {path}; make it with launch.prepare --pack={path}"
         )
     with _sound(path):
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ValueError("not an npz file")
-        about = json.loads(archive["about"].tobytes())
+        archive = zipfile.ZipFile(path)  # np.load leaks it where it fails
+        about = json.loads(_take(archive, "about").tobytes())
         if about["format"] != _FORMAT:
             raise config_lib.UserError(
                 f"{path}: pack of format {about['format']}, this version "
@@ -194,7 +197,8 @@ def open_pack(path: str | pathlib.Path, cache_mib: int = 512) -> Records:
         with _sound(path):
             for name in _ARRAYS:
                 member = f"{split}/{i}/{name}"
-                record[name] = archive.get(member)
+                held = f"{member}.npy" in archive.NameToInfo
+                record[name] = _take(archive, member) if held else None
         return record
 
     return Records(index, digest, read, cache_mib, packed_with)

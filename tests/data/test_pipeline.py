@@ -1,0 +1,288 @@
+"""Batches as a function of (seed, step), through tf.data and without it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from seg import config as config_lib
+from seg import normalize, tiles
+from seg.data import pipeline, records, targets
+
+SHAPES = [(40, 70), (16, 16), (9, 21), (1, 1), (64, 33)]
+
+
+def config_of(**changes):
+    knobs = {
+        "data.tile": 16,
+        "data.overlap": 0.25,
+        "train.batch_size": 4,
+        "train.seed": 7,
+    }
+    changes = {name.replace("__", "."): v for name, v in changes.items()}
+    return config_lib.replace(config_lib.Config(), knobs | changes)
+
+
+def record_of(i, labelled=True):
+    rng = np.random.default_rng(i)
+    shape = SHAPES[i]
+    image = rng.integers(0, 2**16, (*shape, 2)).astype(np.uint16)
+    labels = np.zeros(shape, np.int32)
+    labels[: shape[0] // 3, : shape[1] // 3] = 1
+    labels[: shape[0] // 3, shape[1] // 3 : shape[1] // 2] = 2
+    return {
+        "image": image,
+        "stats": normalize.measure(image),
+        "classes": (labels > 0).astype(np.uint8),
+        "labels": labels if labelled else None,
+        "id": f"im{i}",
+        "group": "",
+    }
+
+
+def in_memory(n=5, labelled=True, cache_mib=8):
+    index = [
+        {"id": f"im{i}", "group": "", "shape": list(SHAPES[i])}
+        for i in range(n)
+    ]
+    return records.Records(
+        {"train": index},
+        "digest",
+        lambda split, i: record_of(i, labelled),
+        cache_mib,
+        config_lib.Config(),
+    )
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        assert first[name].dtype.kind == second[name].dtype.kind
+        assert np.array_equal(first[name], second[name]), name
+
+
+def test_the_table_covers_every_pixel_of_every_image():
+    shapes = np.array(SHAPES)
+    table = pipeline.tile_table(shapes, config_of().data)
+    for i, shape in enumerate(SHAPES):
+        seen = np.zeros(shape, bool)
+        for row, col in table[table[:, 0] == i, 1:]:
+            seen[row : row + 16, col : col + 16] = True
+        assert seen.all()
+        assert (table[:, 0] == i).sum() == len(tiles.windows(shape, 16, 0.25))
+    assert pipeline.tile_table(shapes[:0], config_of().data).shape == (0, 3)
+
+
+def test_an_epoch_sees_every_tile_once_and_pads_with_weight_0():
+    config, source = config_of(), in_memory()
+    table = pipeline.tile_table(source.shapes("train"), config.data)
+    every = sorted(f"im{i}@{row},{col}" for i, row, col in table)
+    n = pipeline.steps_per_epoch(source, config)
+    assert len(every) % 4  # the last batch is ragged
+    orders = []
+    for epoch in range(2):
+        seen = []
+        for step in range(epoch * n, epoch * n + n):
+            batch = pipeline.batch_at(source, config, step)
+            seen += list(batch["ids"][batch["weight"] == 1])
+        assert sorted(seen) == every
+        orders.append(seen)
+    assert orders[0] != orders[1]
+    last = pipeline.batch_at(source, config, n - 1)
+    assert last["weight"].sum() == len(every) % 4
+    assert (last["classes"][last["weight"] == 0] == 255).all()
+    assert pipeline.total_steps(source, config) == n * config.train.epochs
+    assert pipeline.total_steps(source, config_of(train__steps=9)) == 9
+
+
+def test_a_tile_is_cut_from_its_image_and_padded_beyond_it():
+    config, source = config_of(), in_memory()
+    for step in range(pipeline.steps_per_epoch(source, config)):
+        batch = pipeline.batch_at(source, config, step)
+        for b in np.flatnonzero(batch["weight"]):
+            name, corner = batch["ids"][b].split("@")
+            row, col = map(int, corner.split(","))
+            record = record_of(int(name[2:]))
+            shape = record["classes"].shape
+            image = np.pad(
+                record["image"], [(0, 16), (0, 16), (0, 0)], "reflect"
+            )
+            inside = np.zeros((16, 16), bool)
+            inside[: shape[0] - row, : shape[1] - col] = True
+            cut = np.s_[row : row + 16, col : col + 16]
+            assert batch["image"].dtype == np.uint16
+            assert np.array_equal(batch["image"][b][inside], image[cut][inside])
+            for key, outside in (("classes", 255), ("labels", 0)):
+                full = np.pad(
+                    record[key], [(0, 16), (0, 16)], constant_values=outside
+                )
+                assert np.array_equal(batch[key][b], full[cut])
+            assert np.array_equal(batch["stats"][b], record["stats"])
+            if min(shape) > 16:
+                assert inside.all()
+
+
+def test_small_images_are_padded_by_reflection():
+    source = in_memory()
+    batch = pipeline.batch_at(source, config_of(train__batch_size=64), 0)
+    b = list(batch["ids"]).index("im2@0,0")
+    image = record_of(2)["image"]
+    expected = np.pad(image, [(0, 7), (0, 0), (0, 0)], "reflect")[:, :16]
+    assert np.array_equal(batch["image"][b], expected)
+
+
+def test_any_step_can_be_the_first():
+    config, source = config_of(data__object_rich=0.5), in_memory()
+    whole = list(pipeline.plain_batches(source, config, 0, 12))
+    resumed = list(pipeline.plain_batches(in_memory(), config, 5, 7))
+    for first, second in zip(whole[5:], resumed, strict=True):
+        assert_same(first, second)
+    other = config_of(data__object_rich=0.5, train__seed=8)
+    batch = pipeline.batch_at(source, other, 0)
+    assert list(batch["ids"]) != list(whole[0]["ids"])
+
+
+@pytest.mark.parametrize("n_processes", [2, 4])
+def test_processes_share_the_global_batch(n_processes):
+    config, source = config_of(data__object_rich=0.5), in_memory()
+    for step in range(8):
+        whole = pipeline.batch_at(source, config, step)
+        shares = [
+            pipeline.batch_at(source, config, step, (i, n_processes))
+            for i in range(n_processes)
+        ]
+        joined = {
+            name: np.concatenate([share[name] for share in shares])
+            for name in whole
+        }
+        assert_same(whole, joined)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(config_lib.ConfigError, match="multiple of 3"):
+        pipeline.batch_at(in_memory(), config_of(), 0, (0, 3))
+
+
+def test_tf_data_gives_the_same_bits():
+    config = config_of(data__object_rich=0.3, data__gap=1)
+    source = in_memory(cache_mib=0)
+    n = pipeline.steps_per_epoch(source, config) + 3
+    plain = list(pipeline.plain_batches(source, config, 2, n))
+    through = list(pipeline.batches(source, config, 2, n))
+    assert len(plain) == n
+    for first, second in zip(plain, through, strict=True):
+        assert_same(first, second)
+    import tensorflow as tf
+
+    assert not tf.config.get_visible_devices("GPU")
+
+
+def test_a_pack_gives_the_same_batches(tmp_path):
+    config, source = config_of(data__object_rich=0.5), in_memory()
+    records.pack(source, config, tmp_path / "p.npz", ["train"])
+    packed = records.open_pack(tmp_path / "p.npz")
+    for step in range(6):
+        assert_same(
+            pipeline.batch_at(source, config, step),
+            pipeline.batch_at(packed, config, step),
+        )
+
+
+@pytest.mark.parametrize("make", [pipeline.batches, pipeline.plain_batches])
+def test_an_error_reaches_the_reader_as_it_is(make):
+    def read(split, i):
+        raise config_lib.UserError("record 3 is damaged")
+
+    source = in_memory()
+    source._read = read
+    with pytest.raises(config_lib.UserError, match=r"^record 3 is damaged$"):
+        list(make(source, config_of(), 0, 3))
+
+
+def test_an_error_in_mid_stream_reaches_the_reader_through_tf_data():
+    source = in_memory(cache_mib=0)
+    n_read = []
+
+    def read(split, i):
+        n_read.append(i)
+        if len(n_read) > 12:
+            raise config_lib.UserError("the disk is gone")
+        return record_of(i)
+
+    source._read = read
+    with pytest.raises(config_lib.UserError, match=r"^the disk is gone$"):
+        list(pipeline.batches(source, config_of(), 0, 20))
+
+
+def test_leaving_early_stops_the_thread():
+    stream = pipeline.plain_batches(in_memory(), config_of(), 0, 1000)
+    next(stream)
+    stream.close()
+    assert not [t for t in threading.enumerate() if t.name == "batches"]
+
+
+def test_object_rich_tiles_lie_in_the_image_and_hold_objects():
+    config, source = config_of(data__object_rich=1.0), in_memory(n=1)
+    n = pipeline.steps_per_epoch(source, config)
+    for step in range(3 * n):
+        batch = pipeline.batch_at(source, config, step)
+        for b in range(4):
+            row, col = map(int, batch["ids"][b].split("@")[1].split(","))
+            assert 0 <= row <= 40 - 16 and 0 <= col <= 70 - 16
+            assert batch["labels"][b].any()
+    ids = [
+        tuple(pipeline.batch_at(source, config, step)["ids"])
+        for step in range(2 * n)
+    ]
+    assert len(set(ids)) == len(ids)
+
+
+def test_object_rich_share_is_about_what_is_asked():
+    config, source = config_of(data__object_rich=0.4), in_memory(n=1)
+    plain, n_moved, n_tiles = config_of(), 0, 0
+    for step in range(60):
+        rich = pipeline.batch_at(source, config, step)["ids"]
+        n_moved += (rich != pipeline.batch_at(source, plain, step)["ids"]).sum()
+        n_tiles += len(rich)
+    assert 0.28 < n_moved / n_tiles < 0.5
+
+
+def test_without_labels_parts_of_the_foreground_are_the_objects():
+    config = config_of(data__object_rich=1.0)
+    source = in_memory(n=1, labelled=False)
+    batch = pipeline.batch_at(source, config, 0)
+    assert (batch["classes"] == 1).any((1, 2)).all()
+    assert not batch["labels"].any() and batch["labels"].dtype == np.int32
+
+
+def test_the_gap_is_in_the_batch_and_not_in_the_record():
+    config, source = config_of(data__gap=1, data__tile=128), in_memory(n=1)
+    batch = pipeline.batch_at(source, config, 0)
+    record = source.get("train", 0)
+    expected = targets.classes_with_gap(record["classes"], record["labels"], 1)
+    assert np.array_equal(batch["classes"][0, :40, :70], expected)
+    assert (expected != record["classes"]).any()
+
+
+def test_no_training_images_say_so():
+    source = in_memory(n=0)
+    with pytest.raises(config_lib.UserError, match="no training images"):
+        pipeline.steps_per_epoch(source, config_of())
+
+
+def test_the_pipeline_imports_without_tensorflow():
+    code = (
+        "import sys; sys.modules['tensorflow'] = None\n"
+        "from seg.data import pipeline, records\n"
+        "assert 'tensorflow_datasets' not in sys.modules"
+    )
+    root = pathlib.Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
