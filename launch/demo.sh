@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained, evaluated model, on drawn images:
+#     bash launch/demo.sh
+# Flags of the experiment pass through: bash launch/demo.sh --train.epochs=2
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash launch/venv.sh train
+python="$PWD/.venv/bin/python"
+experiment=--experiment=experiments/demo.py
+workdir=runs/demo
+
+"$python" -m launch.prepare "$experiment" "$@"
+"$python" -m launch.train "$experiment" --workdir="$workdir" "$@"
+"$python" -m launch.evaluate "$experiment" --workdir="$workdir" "$@"
+
+tracking="${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+cat <<TEXT
+
+See the run, its scores and overlays at http://127.0.0.1:5000 with
+    MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri=$tracking
+Segment an image of your own with
+    .venv/bin/seg predict IMAGE.png --model=$workdir --out=out
+TEXT
