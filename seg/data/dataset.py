@@ -12,6 +12,7 @@ data set are stored in the widest of their dtypes, values unchanged.
 """
 
 import contextlib
+import dataclasses
 import functools
 import io
 import json
@@ -222,12 +223,11 @@ def _by_split(
 ) -> dict[str, list[layouts.Sample]]:
     """The samples of each split, in order, no group in two of them."""
     data = config.data
-    if data.split == "auto" and all(sample.split for sample in samples):
-        assigned = {sample.id: sample.split for sample in samples}
-    else:
-        assigned = split.assign(
-            samples, data.val_frac, data.test_frac, data.split_seed
-        )
+    if data.split == "group":  # whatever was published
+        samples = [dataclasses.replace(s, split="") for s in samples]
+    assigned = split.assign(
+        samples, data.val_frac, data.test_frac, data.split_seed
+    )
     split.check_leaks(samples, assigned)
     return {
         name: [sample for sample in samples if assigned[sample.id] == name]
