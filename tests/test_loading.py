@@ -60,21 +60,18 @@ def test_import_seg_loads_nothing_else():
     assert {name for name in loaded if name.startswith("seg")} == {"seg"}
 
 
-def test_seg_switches_telemetry_off_before_any_library_loads():
-    switches = {
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "SKYPILOT_DISABLE_USAGE_COLLECTION": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
+def test_mlflow_sends_no_telemetry():
+    # MLflow is silent under pytest and CI anyway: hide those from it.
     loaded_after(
         "import os\n"
-        f"for name in {list(switches)!r}: os.environ.pop(name, None)\n"
-        "import seg\n"
-        f"wrong = {{k for k, v in {switches!r}.items()\n"
-        "         if os.environ.get(k) != v}\n"
-        "assert not wrong, wrong"
+        "for name in [*os.environ]:\n"
+        "    if name == 'CI' or name.startswith(('PYTEST', 'GITHUB')):\n"
+        "        del os.environ[name]\n"
+        "from seg.train.tracking import upload\n"
+        "upload.library()\n"
+        "from mlflow.telemetry import utils\n"
+        "assert not utils._is_ci_env_or_testing()\n"
+        "assert utils.is_telemetry_disabled()"
     )
 
 
