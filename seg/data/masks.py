@@ -1,0 +1,201 @@
+"""What the numbers of a mask file mean: classes and objects.
+
+`interpret` decides for each mask by its values, `n` being the number of
+classes with the background:
+
+| values | n = 2 | n > 2 |
+|---|---|---|
+| 0 and 255 (or noise around them, as JPEG makes) | 255 is class 1 | error |
+| up to n - 1 | class ids | class ids |
+| these and 255, in 8 bits | 255 = not annotated | 255 = not annotated |
+| others | object ids | error |
+
+Class ids say nothing of objects: the objects are then the connected regions of
+a class, diagonal steps included. Where a value could mean two things, it is an
+error that says which, never a guess.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+UNKNOWN = 255  # the class of pixels that are not annotated
+_LOW, _HIGH = 64, 191  # noise on 0 and on 255 stays outside of these
+
+
+class Truth(NamedTuple):
+    """classes uint8 [H, W], 255 not annotated; labels int32 [H, W]."""
+
+    classes: np.ndarray
+    labels: np.ndarray
+
+
+class MaskError(ValueError):
+    """A mask that could mean two things, or nothing: "what; remedy"."""
+
+
+def interpret(mask: np.ndarray, n_classes: int, *, lossy: bool) -> Truth:
+    """Classes and objects of a mask [H, W] of integers.
+
+    lossy: the file is a JPEG, its values are near what was meant.
+
+    Raises MaskError.
+    """
+    values = np.unique(mask)
+    if values.size == 0 or values[0] < 0:
+        raise MaskError("negative values; save ids from 0")
+    if lossy or _is_noisy(values):
+        return _from_classes(_denoised(mask, n_classes))
+    if set(values.tolist()) <= {0, 255} and values[-1] == 255:
+        if n_classes > 2:
+            raise MaskError(
+                f"only 0 and 255, but there are {n_classes} classes; save "
+                "class ids"
+            )
+        return _from_classes((mask == 255).astype(np.uint8))
+    known = values[values != 255] if mask.dtype.itemsize == 1 else values
+    if known.max(initial=0) < n_classes:
+        return _from_classes(mask.astype(np.uint8))
+    if n_classes > 2:
+        raise MaskError(
+            f"the value {known.max()}, but there are {n_classes} classes; "
+            "save class ids below that, or name all classes"
+        )
+    _check_ids(mask, values)
+    return from_ids(mask)
+
+
+def from_ids(mask: np.ndarray) -> Truth:
+    """Classes and objects of a mask of object ids, all of class 1."""
+    return Truth((mask > 0).astype(np.uint8), sequential(mask))
+
+
+class Region(NamedTuple):
+    """One object: the upper left corner of its box, and bool [h, w] in it."""
+
+    row: int
+    col: int
+    inside: np.ndarray
+
+
+def single(mask: np.ndarray, *, lossy: bool) -> Region:
+    """The object of a mask of one: 0 and one other value, or noisy.
+
+    Raises MaskError.
+    """
+    inside = mask != 0
+    found = mask[inside]
+    if found.size and (lossy or found.min() != found.max()):
+        if not (lossy or _is_noisy(np.unique(mask))):
+            some = ", ".join(map(str, np.unique(found)[:4]))
+            raise MaskError(
+                f"several values ({some} ...) in the mask of one object; save "
+                "it as 0 and 255"
+            )
+        inside = _denoised(mask, 2) == 1
+    rows, cols = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    if not rows.size:
+        return Region(0, 0, np.zeros((0, 0), bool))
+    box = inside[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return Region(int(rows[0]), int(cols[0]), box.copy())
+
+
+class Merged(NamedTuple):
+    """labels int32 [H, W]; the pixels that lie in several masks."""
+
+    labels: np.ndarray
+    overlap_px: int
+
+
+def merge(
+    regions: Sequence[Region], shape: tuple[int, int], policy: str
+) -> Merged:
+    """One label image of single objects.
+
+    policy: where objects overlap, the "smallest" takes the pixels; else the
+        first keeps them.
+    """
+    order = list(range(len(regions)))
+    if policy == "smallest":
+        order.sort(key=lambda i: np.count_nonzero(regions[i].inside))
+    labels = np.zeros(shape, np.int32)
+    shared = np.zeros(shape, bool)
+    for i in order:
+        row, col, inside = regions[i]
+        box = np.s_[row : row + inside.shape[0], col : col + inside.shape[1]]
+        shared[box] |= inside & (labels[box] > 0)
+        labels[box][inside & (labels[box] == 0)] = i + 1
+    return Merged(sequential(labels), int(np.count_nonzero(shared)))
+
+
+def sequential(labels: np.ndarray) -> np.ndarray:
+    """int32 labels 1 .. n without holes, in the order of the ids."""
+    largest = int(labels.max(initial=0))
+    if largest > 4 * labels.size + 1000:  # sparse ids: too large for a table
+        ids, inverse = np.unique(labels, return_inverse=True)
+        first = 0 if ids[0] == 0 else 1
+        return (inverse.reshape(labels.shape) + first).astype(np.int32)
+    present = np.zeros(largest + 1, np.int32)
+    present[labels.ravel()] = 1
+    present[0] = 0
+    return (np.cumsum(present, dtype=np.int32) * present)[labels]
+
+
+def _from_classes(classes: np.ndarray) -> Truth:
+    labels = np.zeros(classes.shape, np.int32)
+    n_objects = 0
+    for k in np.unique(classes[(classes > 0) & (classes != UNKNOWN)]):
+        # with diagonals, as objects are told apart in predictions
+        regions, n = ndimage.label(classes == k, np.ones((3, 3), int))
+        labels[regions > 0] = regions[regions > 0] + n_objects
+        n_objects += n
+    return Truth(classes, labels)
+
+
+def _is_noisy(values: np.ndarray) -> bool:
+    """Whether these are 0 and 255 with noise, and cannot be ids.
+
+    Ids have no gap of 127 in their middle.
+    """
+    middle = (values >= _LOW) & (values <= _HIGH)
+    return (
+        len(values) > 3
+        and values[0] < _LOW
+        and _HIGH < values[-1] <= 255
+        and not middle.any()
+    )
+
+
+def _denoised(mask: np.ndarray, n_classes: int) -> np.ndarray:
+    if n_classes > 2:
+        raise MaskError(
+            f"a noisy mask (JPEG) for {n_classes} classes; save class ids as "
+            "PNG or TIFF"
+        )
+    # the edges of objects blur in JPEG, but only the edges
+    unsure = np.count_nonzero((mask >= _LOW) & (mask <= _HIGH)) / mask.size
+    if mask.max() > 255 or unsure > 0.05 or 1 < mask.max() < _LOW:
+        raise MaskError(
+            "a lossy mask (JPEG) that is not black and white; save it as PNG "
+            "or TIFF"
+        )
+    return (mask >= (128 if mask.max() > 1 else 1)).astype(np.uint8)
+
+
+def _check_ids(mask: np.ndarray, values: np.ndarray) -> None:
+    """Raises MaskError where the values may be something else than ids."""
+    above = values[values > 0]
+    if len(above) == 1:
+        _, n = ndimage.label(mask, np.ones((3, 3), int))
+        if n > 1:
+            raise MaskError(
+                f"0 and {above[0]} only, in {n} regions: one object or {n}? "
+                "save a mask as 0 and 255, or each object with its id"
+            )
+    if mask.dtype.itemsize == 1 and above[-1] == 255 and above[-2] < 200:
+        raise MaskError(
+            f"ids up to {above[-2]}, and 255: an object, or not annotated? "
+            "save object ids in 16 bits"
+        )

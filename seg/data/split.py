@@ -1,0 +1,136 @@
+"""Which images train, which validate, which test: seeded, by group.
+
+A group (images of one source) is never separated. The part of a group's name
+before its last "/" is its stratum; every stratum is spread over the splits in
+the same shares, as far as whole groups allow.
+"""
+
+import collections
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from seg import config
+
+SPLITS = ("train", "val", "test")
+
+
+class Member(Protocol):
+    """What is split; `layouts.Sample` is one."""
+
+    id: str
+    group: str
+    split: str
+
+
+def assign(
+    samples: Sequence[Member], val_frac: float, test_frac: float, seed: int
+) -> dict[str, str]:
+    """The split of each id.
+
+    Samples that have a split already keep it. If some have, and none
+    validates, the groups for the validation are taken from those that train;
+    the test is then as published.
+
+    Raises UserError where there are fewer groups than splits to fill.
+    """
+    fixed = {sample.id: sample.split for sample in samples if sample.split}
+    published = set(fixed.values())
+    if not published or published == {"train"}:
+        return _spread(samples, {"val": val_frac, "test": test_frac}, seed)
+    if "val" in published:
+        return {s.id: s.split or "train" for s in samples}
+    pool = [s for s in samples if s.split in ("", "train")]
+    share = val_frac * len(samples) / max(len(pool), 1)
+    return fixed | _spread(pool, {"val": min(share, 0.5)}, seed)
+
+
+def _spread(
+    samples: Sequence[Member], shares: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Goes through the groups, stratum by stratum; each group goes where most
+    images are missing so far."""
+    shares = {name: share for name, share in shares.items() if share > 0}
+    shares = {"train": 1 - sum(shares.values())} | shares
+    sizes = collections.Counter(sample.group for sample in samples)
+    if len(sizes) < len(shares):
+        raise config.UserError(
+            f"{len(sizes)} groups of images cannot fill {len(shares)} splits "
+            f"({', '.join(shares)}); add images, or set data.val_frac or "
+            "data.test_frac to 0"
+        )
+    counts = dict.fromkeys(shares, 0)
+    chosen: dict[str, str] = {}
+    for group in _order(sizes, seed):
+        total = sum(counts.values()) + sizes[group]
+        name = max(shares, key=lambda k: shares[k] * total - counts[k])
+        chosen[group] = name
+        counts[name] += sizes[group]
+    _fill(chosen, counts, sizes)
+    return {sample.id: chosen[sample.group] for sample in samples}
+
+
+def _order(sizes: Mapping[str, int], seed: int) -> list[str]:
+    """The groups, shuffled inside of their strata; the strata shuffled."""
+    strata = collections.defaultdict(list)
+    for group in sorted(sizes):
+        strata[group.rpartition("/")[0]].append(group)
+    rng = np.random.default_rng(seed)
+    blocks = [rng.permutation(strata[name]).tolist() for name in sorted(strata)]
+    return [group for i in rng.permutation(len(blocks)) for group in blocks[i]]
+
+
+def _fill(
+    chosen: dict[str, str], counts: dict[str, int], sizes: Mapping[str, int]
+) -> None:
+    """Gives every empty split the smallest group of the fullest."""
+    for name in counts:
+        if counts[name]:
+            continue
+        rich = max(
+            counts, key=lambda k: sum(split == k for split in chosen.values())
+        )
+        group = min(
+            (g for g, split in chosen.items() if split == rich),
+            key=lambda g: (sizes[g], g),
+        )
+        chosen[group] = name
+        counts[rich] -= sizes[group]
+        counts[name] += sizes[group]
+
+
+def check_leaks(samples: Iterable[Member], splits: Mapping[str, str]) -> None:
+    """Raises UserError where an id occurs twice, or a group is separated."""
+    seen: set[str] = set()
+    of_group: dict[str, tuple[str, str]] = {}
+    for sample in samples:
+        if sample.id in seen:
+            raise config.UserError(
+                f"two images have the id {sample.id}; rename one of them"
+            )
+        seen.add(sample.id)
+        name = splits[sample.id]
+        other, first = of_group.setdefault(sample.group, (name, sample.id))
+        if other != name:
+            raise config.UserError(
+                f"{first} in {other} and {sample.id} in {name} belong together "
+                f"(group {sample.group}); move them into one split, or set "
+                "data.split=group"
+            )
+
+
+def stardist_split(names: Iterable[str]) -> dict[str, str]:
+    """train or val for each of StarDist's 447 training names.
+
+    As StarDist's notebook: the sorted names in the order of
+    `RandomState(42).permutation`, the last 15 % (67) validate.
+    """
+    names = sorted(names)
+    order = np.random.RandomState(42).permutation(len(names))
+    n_val = max(1, round(0.15 * len(names)))
+    validate = set(order[len(names) - n_val :].tolist())
+    return {
+        name: "val" if i in validate else "train"
+        for i, name in enumerate(names)
+    }
