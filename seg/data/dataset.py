@@ -9,6 +9,8 @@ another folder and never meant silently. `open` finds the folder again.
 
 Statistics are measured on the image in its own dtype; then all images of a
 data set are stored in the widest of their dtypes, values unchanged.
+
+TFDS writes and reads these files without TensorFlow, which saves its import.
 """
 
 import contextlib
@@ -29,7 +31,7 @@ from tensorflow_datasets.core.utils import gcs_utils
 
 from seg import config as config_lib
 from seg import normalize
-from seg.data import layouts, pipeline, places, records, split
+from seg.data import layouts, places, records, split
 from seg.images import read
 
 gcs_utils._is_gcs_disabled = True  # the network is not asked, ever
@@ -243,7 +245,6 @@ def _write(
     progress: bool,
 ) -> dict[str, list[dict[str, Any]]]:
     """Writes the TFDS files into a folder; returns the index of the splits."""
-    pipeline.tensorflow()
     index: dict[str, list[dict[str, Any]]] = {name: [] for name in splits}
     n_samples = sum(map(len, splits.values()))
     with places.progress(n_samples, progress) as advance:
@@ -297,7 +298,6 @@ def _record(
 
 
 def _open(folder: pathlib.Path, config: config_lib.Config) -> records.Records:
-    pipeline.tensorflow()
     about = json.loads((folder / _INDEX).read_text())
     index = about["splits"]
     version = folder / Segmentation.name / str(Segmentation.VERSION)

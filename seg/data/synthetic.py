@@ -76,23 +76,27 @@ _SCENES = {
 _ROUGH = 0.05  # grain of a crumpled end
 _SWING = 2.5  # an outline's largest bump, in units of its wobble
 _GAP_PX = 3  # between objects that were not placed to touch
-_TRIES = 60
+_TRIES = 60  # places looked at for one object
+_FULL = 12  # objects in a row that found no place
 
 
 def draw(spec: config.Synthetic, index: int) -> dict[str, np.ndarray]:
     """Draws the image of this index.
 
-    Args:
-        spec: what to draw; see `config.Synthetic`.
-        index: any number >= 0, the image's place in the data set.
+    Parameters
+    ----------
+    spec : what to draw; see `config.Synthetic`.
+    index : any number >= 0, the image's place in the data set.
 
-    Returns:
-        `image` [H, W, 1] uint16 (nuclei) or uint8 (cells, beads), `classes`
-        [H, W] uint8 and `labels` [H, W] int32, 1 .. n without holes. Fewer
-        than `spec.n_objects` where the image is full.
+    Returns
+    -------
+    `image` [H, W, 1] uint16 (nuclei) or uint8 (cells, beads), `classes`
+    [H, W] uint8 and `labels` [H, W] int32, 1 .. n without holes. Fewer than
+    `spec.n_objects` where the image is full.
 
-    Raises:
-        ConfigError: the kind has no scene with that many classes.
+    Raises
+    ------
+    ConfigError : the kind has no scene with that many classes.
     """
     scene = _SCENES.get((spec.kind, spec.n_classes))
     if scene is None:
@@ -104,13 +108,20 @@ def draw(spec: config.Synthetic, index: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([spec.seed, index])
     canvas = _Canvas([form for form, _, _ in scene], spec, rng)
     shares = [share for _, share, _ in scene]
-    n_free = spec.n_objects - round(spec.touching * spec.n_objects)
-    for i in range(spec.n_objects):
-        form, _, class_id = scene[rng.choice(len(scene), p=shares)]
-        body = _Body(form, spec, canvas.grain, rng)
-        place = canvas.free if i < n_free else canvas.against
-        if (corner := place(body)) is not None:
-            canvas.put(body, corner, class_id)
+    n_against = round(spec.touching * spec.n_objects)
+    for place, n_bodies in (
+        (canvas.free, spec.n_objects - n_against),
+        (canvas.against, n_against),
+    ):
+        n_refused = 0
+        for _ in range(n_bodies):
+            form, _, class_id = scene[rng.choice(len(scene), p=shares)]
+            body = _Body(form, spec, canvas.grain, rng)
+            if (corner := place(body)) is not None:
+                canvas.put(body, corner, class_id)
+                n_refused = 0
+            elif (n_refused := n_refused + 1) == _FULL:
+                break
     labels, classes, light = canvas.cropped()
     exposed = exposure.expose(light, spec, rng)
     top, dtype = (
@@ -297,6 +308,6 @@ class _Canvas:
     def cropped(self):
         """(labels, classes, light) of the image without its rim."""
         inner = tuple(slice(self.rim, self.rim + n) for n in self.shape)
-        labels = np.ascontiguousarray(self.labels[inner])
+        labels = self.labels[inner].copy()
         classes = np.array(self.classes, np.uint8)[labels]
         return labels, classes, self.light[inner]
