@@ -1,0 +1,1 @@
+"""Objects and truth become numbers and pictures."""

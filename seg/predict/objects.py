@@ -1,0 +1,136 @@
+"""A foreground mask becomes separated objects.
+
+Masks are bool [H, W]. Label images are int32 [H, W]: 0 is background, ids
+run 1..N in the raster order (row by row) of the objects' first pixels, so the
+same mask always gets the same ids. Pixels that touch at a corner belong
+together (8-connectivity) unless said otherwise; holes are 4-connected. Any
+size from 1x1 works, and so do empty and full masks. Objects cut by the image's
+border are objects like any other.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+_SQUARE = np.ones((3, 3), bool)
+
+
+def components(mask: np.ndarray, connectivity: int = 2) -> np.ndarray:
+    """Connected components: int32 [H, W].
+
+    connectivity 2 joins pixels at corners too, 1 at edges only.
+    """
+    # scipy numbers in raster order of C-contiguous arrays only
+    mask = np.ascontiguousarray(mask, bool)
+    structure = ndimage.generate_binary_structure(2, connectivity)
+    labels = np.empty(mask.shape, np.int32)
+    ndimage.label(mask, structure, output=labels)
+    return labels
+
+
+def watershed(mask: np.ndarray, sigma: float, distance: int) -> np.ndarray:
+    """Components, touching convex objects cut apart: int32 [H, W].
+
+    Floods the smoothed Euclidean distance to the background from its maxima
+    (Meyer's algorithm, by scikit-image). sigma: smoothing, px. distance: two
+    maxima closer than this many px (larger of rows and columns) make one
+    object, and so does a ridge of equal height, however long.
+
+    Each component is cut on its own, in its bounding box: the same result
+    whatever lies around it, and 0.45 s instead of 2.5 s for the 1,100
+    components of a 2048x2048 image that is one quarter foreground.
+    """
+    labels = components(mask)
+    n_labels = int(labels.max())
+    n_rows, n_cols = labels.shape
+    for label, (rows, cols) in enumerate(ndimage.find_objects(labels), 1):
+        if max(rows.stop - rows.start, cols.stop - cols.start) <= distance:
+            continue  # no room for two seeds
+        box = (
+            slice(max(rows.start - 1, 0), min(rows.stop + 1, n_rows)),
+            slice(max(cols.start - 1, 0), min(cols.stop + 1, n_cols)),
+        )
+        own = labels[box] == label
+        parts, n_parts = _cut(own, sigma, distance)
+        if n_parts > 1:
+            labels[box][own] = n_labels + parts[own]
+            n_labels += n_parts
+    return in_raster_order(labels)
+
+
+def _cut(own: np.ndarray, sigma: float, distance: int) -> tuple:
+    """Watershed of one component: (labels, number of parts).
+
+    `labels` is None where there is nothing to cut.
+    """
+    if own.all():  # no background: the distance is not defined
+        return None, 1
+    depth = ndimage.distance_transform_edt(own).astype(np.float32)
+    depth = ndimage.gaussian_filter(depth, sigma, mode="constant") * own
+    peaks = ndimage.maximum_filter(depth, 2 * distance + 1) == depth
+    peaks &= own
+    # Peaks that near each other are of equal height: one seed. Squares of
+    # side `distance` around them touch exactly if they are that near.
+    near = ndimage.maximum_filter(peaks, distance)
+    seeds, n_seeds = ndimage.label(near, _SQUARE)
+    if n_seeds == 1:
+        return None, 1
+    # half a second to import, which components need not pay
+    from skimage import segmentation
+
+    seeds *= peaks
+    parts = segmentation.watershed(-depth, seeds, connectivity=2, mask=own)
+    return parts, n_seeds
+
+
+def fill_holes(labels: np.ndarray) -> np.ndarray:
+    """Labels with the holes of each object filled.
+
+    A hole is background that one single object encloses. What lies between
+    several objects, holds another object, or reaches the image's border
+    stays background.
+    """
+    holes, n_holes = ndimage.label(labels == 0)
+    closed = np.ones(n_holes + 1, bool)
+    for edge in (holes[:1], holes[-1:], holes[:, :1], holes[:, -1:]):
+        closed[edge] = False
+    closed[0] = False
+    at = np.flatnonzero(closed[holes])
+    hole = holes.ravel()[at]
+    lowest = np.full(n_holes + 1, np.iinfo(np.int32).max, np.int32)
+    highest = np.zeros(n_holes + 1, np.int32)
+    flat = labels.ravel()
+    n_cols = labels.shape[1]
+    for step in (-n_cols, -1, 1, n_cols):  # inside: holes are off the border
+        around = flat[at + step]
+        beside = around > 0
+        np.minimum.at(lowest, hole[beside], around[beside])
+        np.maximum.at(highest, hole[beside], around[beside])
+    owner = np.where(closed & (lowest == highest), highest, 0)
+    return labels + owner[holes].astype(np.int32)
+
+
+def keep(labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Labels without the objects i where not `wanted[i]`; ids unchanged."""
+    ids = np.arange(len(wanted), dtype=np.int32)
+    return np.where(wanted, ids, 0).astype(np.int32)[labels]
+
+
+def at_border(labels: np.ndarray) -> np.ndarray:
+    """Ids of the objects with a pixel on the image's border, sorted."""
+    edges = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    ids = np.unique(np.concatenate(edges))
+    return ids[ids > 0]
+
+
+def in_raster_order(labels: np.ndarray) -> np.ndarray:
+    """The same objects with ids 1..N by their first pixels: int32 [H, W]."""
+    flat = np.ascontiguousarray(labels).ravel()
+    at = np.flatnonzero(flat)
+    first = np.full(int(flat.max()) + 1, flat.size)
+    # of several writes to one place the last stays: the first pixel
+    first[flat[at[::-1]]] = at[::-1]
+    order = np.argsort(first, kind="stable")
+    order = order[first[order] < flat.size]
+    ids = np.zeros(len(first), np.int32)
+    ids[order] = np.arange(1, len(order) + 1)
+    return ids[flat].reshape(labels.shape)
