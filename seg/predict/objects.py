@@ -37,7 +37,10 @@ def watershed(mask: np.ndarray, sigma: float, distance: int) -> np.ndarray:
 
     Each component is cut on its own, in its bounding box: the same result
     whatever lies around it, and 0.45 s instead of 2.5 s for the 1,100
-    components of a 2048x2048 image that is one quarter foreground.
+    components of a 2048x2048 image that is one quarter foreground. Of a perfect
+    foreground of StarDist's 50 test images, sigma 2 and distance 5 make objects
+    with a pooled AP@0.5 of .897; components reach .740, with connectivity 1
+    .749.
     """
     labels = components(mask)
     n_labels = int(labels.max())
