@@ -6,7 +6,6 @@ next process, and shared by all engines of one architecture: a validation in
 the middle of training compiles nothing that an earlier one has compiled.
 """
 
-import functools
 import logging
 import os
 import pathlib
@@ -38,13 +37,7 @@ class Engine:
     def __init__(self, model: nnx.Module):
         enable_cache()
         self.stride: int = model.stride
-        view = nnx.view(
-            model,
-            use_running_average=True,
-            deterministic=True,
-            raise_if_not_found=False,
-        )
-        self._graph, state = nnx.split(view)
+        self._graph, state = split(model)
         self._state = jax.device_put(state)
         self._fits: dict[int, int] = {}  # window -> windows in one call
 
@@ -86,7 +79,7 @@ class Engine:
                 )
 
     def _call(self, batch: np.ndarray) -> np.ndarray:
-        return np.asarray(_probabilities(self._graph, self._state, batch))
+        return np.asarray(_compiled(self._graph, self._state, batch))
 
     def window(self, shape: tuple[int, int], tile: int) -> int:
         """The window for an image of this (H, W): at most `tile`, px.
@@ -99,19 +92,27 @@ class Engine:
         return -(-need // self.stride) * self.stride
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _probabilities(
-    graph: nnx.GraphDef, state: nnx.State, batch: jax.Array
-) -> jax.Array:
-    return probabilities(nnx.merge(graph, state)(batch)["classes"])
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
+    """A network in prediction mode as structure and weights."""
+    return nnx.split(
+        nnx.view(
+            model,
+            use_running_average=True,
+            deterministic=True,
+            raise_if_not_found=False,
+        )
+    )
 
 
-def probabilities(logits: jax.Array) -> jax.Array:
-    """Sigmoid of one channel, softmax of several: float32 [..., K]."""
-    logits = logits.astype(jnp.float32)
+def apply(graph: nnx.GraphDef, state: nnx.State, batch: jax.Array) -> jax.Array:
+    """Probabilities float32 [B, H, W, K] of a normalised batch; pure."""
+    logits = nnx.merge(graph, state)(batch)["classes"].astype(jnp.float32)
     if logits.shape[-1] == 1:
         return jax.nn.sigmoid(logits)
     return jax.nn.softmax(logits)
+
+
+_compiled = jax.jit(apply, static_argnums=0)
 
 
 def _is_memory(error: Exception) -> bool:

@@ -1,0 +1,319 @@
+"""The installed command.
+
+    seg predict INPUT... --model=MODEL --out=DIR    images -> objects, tables
+    seg info MODEL                                  what a model is
+    seg export MODEL                                one portable program
+    seg verify DIR                                  all defects of a data set
+    seg track-sync DIR                              upload a spool to MLflow
+
+`seg COMMAND --help` lists its flags. MODEL is a name, a bundle's folder, a
+workdir of training, or an MLflow URI. Exit status: 0 done; 2 bad input or
+configuration, or every input failed; 3 finished, but some inputs failed;
+33 stopped by a signal: what is finished is saved, the same command goes on.
+"""
+
+import dataclasses
+import inspect
+import pathlib
+import signal
+import sys
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags as absl_flags
+
+import seg
+from seg import config as config_lib
+from seg import flags
+
+if typing.TYPE_CHECKING:
+    from seg.predict import bulk
+    from seg.predict.predictor import Predictor
+
+# Everything heavier is imported by the command that needs it, so that --help
+# and a mistyped flag answer at once.
+
+FLAGS = absl_flags.FLAGS
+
+
+class Stop:
+    """Notices SIGTERM and Ctrl-C; the second one ends the process at once."""
+
+    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self._name = ""
+        for number in self._SIGNALS:
+            signal.signal(number, self._notice)
+
+    def _notice(self, number: int, frame: Any) -> None:
+        self._name = signal.Signals(number).name
+        for other in self._SIGNALS:
+            signal.signal(other, signal.SIG_DFL)
+
+    def check(self) -> None:
+        """Raises flags.Stopped after a signal."""
+        if self._name:
+            raise flags.Stopped(
+                f"{self._name}; finished images are saved, the same command "
+                "goes on from there"
+            )
+
+
+def predict(inputs: list[str]) -> int:
+    """seg predict INPUT... --model=MODEL --out=DIR
+
+    Segments images. INPUT is a file, a folder or a glob. For each image:
+    <stem>_labels.tif, <stem>_overlay.png and what else --formats names; for
+    all: objects.csv. The same command, run again, skips what is finished.
+    The defaults of --predict.* are the model's own.
+    """
+    from seg.images import formats
+    from seg.predict import bulk, bundle
+
+    stop = Stop()
+    if not inputs:
+        raise config_lib.UserError("no INPUT; give files, folders or globs")
+    names = FLAGS.formats.replace(" ", "").split(",")
+    for name in names:
+        if name not in formats.FORMATS:
+            raise config_lib.UserError(
+                config_lib.unknown("format", name, formats.FORMATS)
+            )
+    out = pathlib.Path(_given("out", "DIR")).expanduser().absolute()
+    folder = seg.find(_given("model", "MODEL"))
+    images = bulk.expand(inputs, out)
+    model = bundle.load(folder)
+    config = config_lib.replace(model.config, flags.overrides())
+    config_lib.check(config)
+
+    def predictor() -> "Predictor":
+        from seg.predict.predictor import Predictor
+
+        return Predictor(model, config.predict, on_batch=stop.check)
+
+    outcome = bulk.run(
+        images,
+        out,
+        names,
+        {
+            "seg": seg.__version__,
+            "model": bundle.digest(model),
+            "predict": dataclasses.asdict(config.predict),
+        },
+        predictor,
+        overwrite=FLAGS.overwrite,
+        select=FLAGS.select,
+        progress=lambda items: _progress(items, stop),
+    )
+    return _report(outcome, out)
+
+
+def _predict_flags() -> None:
+    absl_flags.DEFINE_string("model", None, "name, folder or URI of the model")
+    absl_flags.DEFINE_string("out", None, "folder for the results")
+    absl_flags.DEFINE_string(
+        "formats",
+        "labels,overlay,csv",
+        "what to write: labels, classes, overlay, probabilities, csv",
+    )
+    absl_flags.DEFINE_bool("overwrite", False, "do finished images again")
+    absl_flags.DEFINE_string(
+        "select", "", "plane of a stack, as Z=3 or Z=3,T=0"
+    )
+    flags.define(("predict",), experiment=False)
+
+
+def _given(flag: str, value: str) -> str:
+    if not FLAGS[flag].value:
+        raise config_lib.UserError(f"no --{flag}; give --{flag}={value}")
+    return FLAGS[flag].value
+
+
+def _progress(
+    images: Sequence[pathlib.Path], stop: Stop
+) -> Iterable[pathlib.Path]:
+    """The images, with a bar on a terminal, until a signal comes."""
+    shown: Iterable[pathlib.Path] = images
+    if sys.stderr.isatty():
+        try:
+            import tqdm
+        except ImportError:  # a bar is not worth a failure
+            pass
+        else:
+            shown = tqdm.tqdm(images, unit="image")
+    for image in shown:
+        stop.check()
+        yield image
+
+
+def _report(outcome: "bulk.Outcome", out: pathlib.Path) -> int:
+    """Says what became of the images; returns the exit status."""
+    n_failed = len(outcome.failures)
+    if n_failed and not outcome.n_done + outcome.n_skipped:
+        path, reason = outcome.failures[0]
+        if not reason.startswith(str(path)):
+            reason = f"{path}: {reason}"
+        if n_failed > 1:
+            reason = f"all {n_failed} images failed, as {reason}"
+        raise config_lib.UserError(reason)
+    again = (
+        f", {outcome.n_skipped} finished before" if outcome.n_skipped else ""
+    )
+    print(f"{outcome.n_done} segmented{again}: {out}")
+    if not n_failed:
+        return flags.DONE
+    print(
+        f"warning: {n_failed} of {outcome.n_images} images failed, see "
+        f"{out / 'failures.csv'}",
+        file=sys.stderr,
+    )
+    return flags.SOME_FAILED
+
+
+def info(inputs: list[str]) -> None:
+    """seg info MODEL
+
+    Prints what a model is: architecture, classes, settings, metrics.
+    """
+    from seg.predict import bundle
+
+    (name,) = _arguments(inputs, "MODEL")
+    folder = seg.find(name)
+    model = bundle.load(folder)
+    config = model.config
+    lines = {
+        "folder": folder,
+        "network": f"{config.model.name}, {config.model.in_channels} channels, "
+        f"{sum(a.size for a in model.weights.values()):,} weights",
+        "classes": ", ".join(config.classes),
+        "normalize": config.data.normalize,
+        **{f"predict.{k}": v for k, v in vars(config.predict).items()},
+        **model.meta,
+    }
+    width = max(map(len, lines))
+    for key, value in lines.items():
+        print(f"{key:{width}}  {value}")
+
+
+def export(inputs: list[str]) -> None:
+    """seg export MODEL
+
+    Writes the model as one StableHLO program with its weights inside, for
+    CPU, CUDA and TPU: into the bundle, or to --out=FILE. It is compared with
+    the model before it is written.
+    """
+    from seg.images import write
+    from seg.predict import bundle
+    from seg.predict import export as export_lib
+
+    (name,) = _arguments(inputs, "MODEL")
+    folder = seg.find(name)
+    content = export_lib.stablehlo(bundle.load(folder))
+    if FLAGS.out:
+        target = pathlib.Path(FLAGS.out)
+        with write.whole(target) as temporary:
+            temporary.write_bytes(content)
+    else:
+        target = folder / export_lib.FILE
+        bundle.add_files(folder, {export_lib.FILE: content})
+    print(target)
+
+
+def _export_flags() -> None:
+    absl_flags.DEFINE_string("out", None, "file; by default in the bundle")
+
+
+def verify(inputs: list[str]) -> int:
+    """seg verify DIR
+
+    Lists all defects of a folder (or zip) of labelled images at once.
+    """
+    from seg.data import layouts
+
+    (name,) = _arguments(inputs, "DIR")
+    config = config_lib.replace(
+        config_lib.Config(),
+        {"data.layout": "folders", "data.path": name} | flags.overrides(),
+    )
+    defects = layouts.verify(config_lib.check(config))
+    for defect in defects:
+        print(f"{defect.file}: {defect.what}; {defect.remedy}")
+    if defects:
+        raise config_lib.UserError(f"{name}: {len(defects)} defects")
+    print(f"{name}: no defects")
+    return flags.DONE
+
+
+def track_sync(inputs: list[str]) -> None:
+    """seg track-sync DIR
+
+    Uploads what a run without MLflow has spooled in DIR, once.
+    """
+    from seg.train import tracking
+
+    (name,) = _arguments(inputs, "DIR")
+    tracking.sync(pathlib.Path(name), FLAGS["track.uri"].value)
+
+
+def _arguments(inputs: list[str], *names: str) -> list[str]:
+    if len(inputs) != len(names):
+        raise config_lib.UserError(
+            f"{len(inputs)} arguments; give {' '.join(names)}"
+        )
+    return inputs
+
+
+class Command(NamedTuple):
+    """What runs it, and what defines its flags."""
+
+    run: Callable[[list[str]], int | None]
+    define: Callable[[], None] = lambda: None
+
+
+COMMANDS = {
+    "predict": Command(predict, _predict_flags),
+    "info": Command(info),
+    "export": Command(export, _export_flags),
+    "verify": Command(
+        verify, lambda: flags.define(("data",), experiment=False)
+    ),
+    "track-sync": Command(
+        track_sync, lambda: flags.define(("track",), experiment=False)
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs a command and exits with its status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(inspect.cleandoc(__doc__))
+        sys.exit(flags.DONE if argv else flags.BAD_INPUT)
+    if argv[0] == "--version":
+        print(seg.__version__)
+        sys.exit(flags.DONE)
+    name = argv[0]
+    if name not in COMMANDS:
+        sys.exit(flags.fail(config_lib.unknown("command", name, COMMANDS)))
+    command = COMMANDS[name]
+    command.define()
+    if {"-h", "--help"} & set(argv[1:]):
+        _help(command)
+        sys.exit(flags.DONE)
+    flags.run(command.run, [f"seg {name}", *argv[1:]])
+
+
+def _help(command: Command) -> None:
+    print(inspect.getdoc(command.run))
+    own = ("seg.flags", __name__)
+    for module, defined in FLAGS.flags_by_module_dict().items():
+        if module in own or module == sys.argv[0]:
+            print()
+            for flag in defined:
+                print(f"  --{flag.name}: {flag.help}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Many images into one folder, and again after an interruption.
+
+Each image's results are written first, each whole, then its record in the
+`ledger`; an image whose record still holds is skipped. The tables of all images
+are made from the records, so that they come out the same however often a run
+was stopped, and cover all that lies in the folder, whichever call put it there.
+An image that cannot be used does not stop the others: it is listed in
+`failures.csv`.
+"""
+
+import dataclasses
+import glob
+import os
+import pathlib
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from seg import config as config_lib
+from seg.images import formats, read
+from seg.predict import ledger as ledger_lib
+
+if typing.TYPE_CHECKING:  # it brings JAX, which a finished folder never needs
+    from seg.predict import predictor as predictor_lib
+
+Path = pathlib.Path
+
+_FAILURES = "failures.csv"
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of the images: counts, and (path, reason) of failures."""
+
+    n_done: int = 0
+    n_skipped: int = 0
+    failures: list[tuple[Path, str]] = dataclasses.field(default_factory=list)
+
+    @property
+    def n_images(self) -> int:
+        """All images, whatever became of them."""
+        return self.n_done + self.n_skipped + len(self.failures)
+
+
+def expand(inputs: Iterable[str], out: Path) -> list[Path]:
+    """The images that files, folders and globs name, each once.
+
+    A folder stands for the images directly in it, a glob for what it matches;
+    results of an earlier run in `out` are left out of both. Raises UserError
+    for an input that names nothing.
+    """
+    found: dict[Path, None] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = _images(path.iterdir(), out)
+            if not files:
+                raise config_lib.UserError(
+                    f"{text}: no images in this folder (known: "
+                    f"{', '.join(read.SUFFIXES)}); for folders in it, give "
+                    f"'{path}/**/*.png'"
+                )
+        else:
+            matches = glob.glob(str(path), recursive=True)
+            files = _images(map(Path, matches), out)
+            if not files:
+                raise config_lib.UserError(
+                    f"{text}: no such file or folder, nor a pattern that "
+                    "matches an image; check the path"
+                )
+        # Not resolved: a link's name may be the only one that says anything.
+        found |= dict.fromkeys(Path(os.path.abspath(file)) for file in files)
+    return list(found)
+
+
+def _images(paths: Iterable[Path], out: Path) -> list[Path]:
+    endings = tuple(
+        form.name.removeprefix("{stem}")
+        for form in formats.FORMATS.values()
+        if form.per_image
+    )
+    return sorted(
+        path
+        for path in paths
+        if path.suffix.lower() in read.SUFFIXES
+        and path.is_file()
+        and not path.name.startswith(".")
+        and not (
+            path.name.endswith(endings)
+            and path.parent.resolve() == out.resolve()
+        )
+    )
+
+
+def run(
+    images: Sequence[Path],
+    out: Path,
+    names: Sequence[str],
+    settings: Mapping[str, Any],
+    predictor: Callable[[], "predictor_lib.Predictor"],
+    *,
+    overwrite: bool = False,
+    select: str = "",
+    progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+) -> Outcome:
+    """Segments images into a folder.
+
+    Parameters
+    ----------
+    images : files, from `expand`.
+    out : the folder, absolute; made where it is missing.
+    names : keys of `formats.FORMATS`.
+    settings : JSON values that decide the result: the model's digest, ... An
+        image is done again when they, or the file, have changed.
+    predictor : gives the predictor; called once an image needs it.
+    overwrite : do all images again.
+    select : the plane of a stack, as `read.read_image` takes it.
+    progress : wraps the images, to show how far it is.
+
+    Raises
+    ------
+    UserError
+        where the folder cannot be written; what is finished stays.
+    """
+    settings = {**settings, "select": select}
+    ledger = ledger_lib.Ledger(out)
+    stems = ledger.stems(images)
+    outcome = Outcome()
+    use = None
+    for image in progress(images):
+        if not overwrite and ledger.holds(image, settings, names):
+            outcome.n_skipped += 1
+            continue
+        use = use or predictor()
+        try:
+            state = ledger_lib.state(image)
+            pixels = read.read_image(image, select=select)
+            found = use(
+                pixels,
+                name=stems[image],
+                probabilities="probabilities" in names,
+            )
+        except (config_lib.UserError, OSError, MemoryError) as error:
+            reason = str(error) or "not enough memory"
+            outcome.failures.append((image, " ".join(reason.split())))
+            ledger.forget(image)
+            continue
+        files = _write(out, stems[image], names, pixels, found)
+        ledger.add(image, state, settings, stems[image], files, found.table)
+        outcome.n_done += 1
+    _tables(out, names, ledger, outcome)
+    return outcome
+
+
+def _write(
+    out: Path,
+    stem: str,
+    names: Iterable[str],
+    pixels: np.ndarray,
+    found: "predictor_lib.Segmentation",
+) -> list[str]:
+    """Writes the results of one image; returns the files' names."""
+    files = []
+    for name in names:
+        form = formats.FORMATS[name]
+        if form.per_image:
+            files.append(form.name.format(stem=stem))
+            form.write(out / files[-1], pixels, found)
+    return files
+
+
+def _tables(
+    out: Path, names: Iterable[str], ledger: ledger_lib.Ledger, outcome: Outcome
+) -> None:
+    """Writes what stands for all images together."""
+    shared = [formats.FORMATS[name] for name in names]
+    shared = [form for form in shared if not form.per_image]
+    if shared and outcome.n_done + outcome.n_skipped:
+        rows = list(ledger.rows())
+        for form in shared:
+            form.write(out / form.name, rows)
+    if outcome.failures:
+        failed = [
+            {"image": str(image), "error": reason}
+            for image, reason in outcome.failures
+        ]
+        formats.write_table(out / _FAILURES, failed, ("image", "error"))
+    else:
+        (out / _FAILURES).unlink(missing_ok=True)

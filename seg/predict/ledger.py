@@ -1,0 +1,171 @@
+"""What was made from which image: the records of a folder of results.
+
+`OUT/.seg/<name>.json` says for one image from which file, in which state, with
+which settings its results were made, which files they are and which objects
+they hold. Results are named after the image's stem; where stems are equal, by
+folder or suffix too. An image keeps its name as long as it has a record.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from seg import config as config_lib
+from seg.images import formats, write
+
+Path = pathlib.Path
+
+_FOLDER = ".seg"
+_KEYS = {"source", "state", "settings", "stem", "files", "rows"}
+# File systems allow 255 bytes, of which a suffix takes some.
+_LONGEST = 180
+
+
+class Ledger:
+    """The records of the folder `out`, which is made where it is missing.
+
+    Raises UserError where the folder cannot be made.
+    """
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.folder = out / _FOLDER
+        self._by_source: dict[str, dict[str, Any]] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise config_lib.UserError(
+                f"--out={out}: {error.strerror}; choose another folder"
+            ) from error
+        for path in sorted(self.folder.glob("*.json")):
+            record = _read(path)
+            if record is not None:
+                self._by_source[record["source"]] = record
+
+    def holds(
+        self, image: Path, settings: Mapping[str, Any], names: Iterable[str]
+    ) -> bool:
+        """Whether the results of this image are there and up to date."""
+        record = self._by_source.get(str(image))
+        if record is None or not image.exists():
+            return False
+        forms = [formats.FORMATS[name] for name in names]
+        wanted = [
+            form.name.format(stem=record["stem"])
+            for form in forms
+            if form.per_image
+        ]
+        return (
+            record["state"] == state(image)
+            and record["settings"] == json.loads(json.dumps(settings))
+            and set(wanted) <= set(record["files"])
+            and self._complete(record)
+        )
+
+    def _complete(self, record: Mapping[str, Any]) -> bool:
+        return all((self.out / name).exists() for name in record["files"])
+
+    def add(
+        self,
+        image: Path,
+        found: Sequence[int],
+        settings: Mapping[str, Any],
+        stem: str,
+        files: Sequence[str],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Notes that an image, `found` in that state, is finished."""
+        record = {
+            "source": str(image),
+            "state": list(found),
+            "settings": dict(settings),
+            "stem": stem,
+            "files": list(files),
+            "rows": list(rows),
+        }
+        # NumPy's numbers become plain ones.
+        text = json.dumps(record, default=lambda value: value.item())
+        with write.whole(self.folder / f"{stem}.json") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        self._by_source[str(image)] = json.loads(text)
+
+    def forget(self, image: Path) -> None:
+        """Drops the record of an image: what lies there is not from it."""
+        record = self._by_source.pop(str(image), None)
+        if record:
+            (self.folder / f"{record['stem']}.json").unlink(missing_ok=True)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of all images whose results are there, by name."""
+        for record in sorted(
+            self._by_source.values(), key=lambda record: record["stem"]
+        ):
+            if self._complete(record):
+                yield from record["rows"]
+
+    def stems(self, images: Sequence[Path]) -> dict[Path, str]:
+        """A name of its own for each image; one with a record keeps it."""
+        chosen = {
+            image: self._by_source[str(image)]["stem"]
+            for image in images
+            if str(image) in self._by_source
+        }
+        # Some file systems take "A" and "a" for one name.
+        taken = {record["stem"].lower() for record in self._by_source.values()}
+        equal: dict[str, list[Path]] = {}
+        for image in images:
+            equal.setdefault(image.stem.lower(), []).append(image)
+        for image in images:
+            if image not in chosen:
+                others = [o for o in equal[image.stem.lower()] if o != image]
+                chosen[image] = next(
+                    name
+                    for name in _candidates(image, others)
+                    if name.lower() not in taken
+                )
+                taken.add(chosen[image].lower())
+        return chosen
+
+
+def _candidates(image: Path, others: Sequence[Path]) -> Iterator[str]:
+    """Names for an image whose stem these others have too, best first."""
+    name = _short(image.stem)
+    beside = [other for other in others if other.parent == image.parent]
+    if beside:
+        name += "_" + image.suffix[1:]
+    if len(beside) == len(others):
+        yield name
+    for folder in image.parents:
+        name = _short(f"{folder.name}_{name}" if folder.name else name)
+        yield name
+    for number in itertools.count(2):
+        yield f"{name}_{number}"
+
+
+def _short(name: str) -> str:
+    # A name on disk need not be Unicode; in a table it must be.
+    raw = name.encode(errors="replace")
+    if len(raw) <= _LONGEST:
+        return raw.decode()
+    digest = hashlib.sha256(raw).hexdigest()[:8]
+    return raw[: _LONGEST - 9].decode(errors="ignore") + "_" + digest
+
+
+def state(image: Path) -> list[int]:
+    """Size and time of a file: whether it is still the same."""
+    status = os.stat(image)
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """A record, or None for one that is damaged: its image is done again."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        keys = record.keys()
+    except (OSError, ValueError, AttributeError):
+        return None
+    return record if keys >= _KEYS else None

@@ -1,0 +1,193 @@
+"""Claims about stitching: exact, bounded, equivariant."""
+
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from seg import tiles
+from seg.predict import stitch
+
+SIDES = (1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 40)
+
+
+def noise(*shape):
+    return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
+
+
+def identity(batch):
+    return batch
+
+
+@pytest.mark.parametrize("height", SIDES)
+def test_identity_network_gives_the_image_bit_for_bit(height):
+    for width in SIDES:
+        image = noise(height, width, 2)
+        found = stitch.stitch(
+            image, identity, window=16, overlap=0.25, batch_size=3
+        )
+        np.testing.assert_array_equal(found, image, strict=True)
+
+
+@pytest.mark.parametrize("tta", [1, 2, 4, 8])
+def test_identity_is_exact_for_every_window_overlap_and_batch(tta):
+    image = noise(23, 37, 1)
+    settings = itertools.product((1, 2, 5, 16, 64), (0, 0.3, 0.9), (1, 4))
+    for window, overlap, batch_size in settings:
+        if window < 5 and overlap > 0.5 and tta > 1:
+            continue  # thousands of windows that claim nothing new
+        found = stitch.stitch(
+            image,
+            identity,
+            window=window,
+            overlap=overlap,
+            batch_size=batch_size,
+            tta=tta,
+        )
+        np.testing.assert_array_equal(found, image, strict=True)
+
+
+def test_extreme_values_survive():
+    image = np.array([1e-45, 3e38, -3e38, 0, 1e-38], np.float32)
+    image = np.tile(image, (9, 3))[..., None]
+    found = stitch.stitch(image, identity, window=4, overlap=0.5, batch_size=2)
+    np.testing.assert_array_equal(found, image)
+
+
+def test_windows_are_averaged_with_their_weights():
+    """The same as the plain sum over windows that the definition says."""
+    image, window, overlap = noise(45, 61, 2), 16, 0.4
+
+    def network(batch):  # what it says of a pixel depends on the place
+        ramp = np.arange(window * window).reshape(window, window, 1)
+        return np.concatenate([batch * ramp, batch[..., :1]], -1)
+
+    total, norm = np.zeros((45, 61, 3)), np.zeros((45, 61, 1))
+    weights = tiles.weights(window)[..., None].astype(float)
+    for row, col in tiles.windows((45, 61), window, overlap):
+        at = slice(row, row + window), slice(col, col + window)
+        total[at] += weights * network(image[at][None])[0]
+        norm[at] += weights
+    found = stitch.stitch(
+        image, network, window=window, overlap=overlap, batch_size=4
+    )
+    np.testing.assert_allclose(found, total / norm, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 3), (7, 16), (9, 30)])
+def test_short_axes_are_continued_by_reflection(shape):
+    image, window, seen = noise(*shape, 1), 16, []
+
+    def network(batch):
+        seen.append(batch[0])
+        return batch
+
+    stitch.stitch(image, network, window=window, overlap=0, batch_size=1)
+    pads = [max(window - n, 0) for n in shape]
+    pads = [(pad // 2, pad - pad // 2) for pad in pads]
+    wanted = np.pad(image, [*pads, (0, 0)], mode="reflect")
+    np.testing.assert_array_equal(seen[0], wanted[:window, :window])
+
+
+@pytest.mark.parametrize("tta", [1, 8])
+def test_the_network_sees_one_shape(tta):
+    shapes = set()
+
+    def network(batch):
+        shapes.add((batch.shape, batch.dtype.name))
+        return batch
+
+    for shape in [(5, 5, 3), (40, 70, 3), (16, 16, 3)]:
+        stitch.stitch(
+            noise(*shape),
+            network,
+            window=16,
+            overlap=0.2,
+            batch_size=5,
+            tta=tta,
+        )
+    assert shapes == {((5, 16, 16, 3), "float32")}
+
+
+def lopsided(batch):
+    """A network that knows left from right and up from down."""
+    return batch + np.roll(batch, 1, 1) * 2 + np.roll(batch, 1, 2) * 3
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("mirror", [False, True])
+def test_with_eight_views_a_turned_image_gives_the_turned_map(turns, mirror):
+    def turn(image):
+        return np.rot90(image[:, ::-1] if mirror else image, turns)
+
+    image = noise(40, 40, 1)
+    settings = {"window": 16, "overlap": 0.25, "batch_size": 4}
+    plain, eight = (
+        (
+            stitch.stitch(turn(image), lopsided, tta=tta, **settings),
+            turn(stitch.stitch(image, lopsided, tta=tta, **settings)),
+        )
+        for tta in (1, 8)
+    )
+    np.testing.assert_allclose(*eight, rtol=1e-5, atol=1e-5)
+    if turns or mirror:
+        assert np.abs(plain[0] - plain[1]).max() > 0.1
+
+
+@pytest.mark.parametrize("tta", [2, 4, 8])
+def test_views_are_averaged(tta):
+    image = noise(16, 16, 1)
+    turns = range(1) if tta == 2 else range(4)
+    mirrors = (False,) if tta == 4 else (False, True)
+    maps = []
+    for mirror, n in itertools.product(mirrors, turns):
+        view = np.rot90(image[:, ::-1] if mirror else image, n)
+        back = np.rot90(lopsided(view[None])[0], -n)
+        maps.append(back[:, ::-1] if mirror else back)
+    found = stitch.stitch(
+        image, lopsided, window=16, overlap=0, batch_size=3, tta=tta
+    )
+    np.testing.assert_allclose(found, np.mean(maps, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_strips_stream_a_tall_image_through_bounded_memory():
+    """100,000 rows come and go; neither image nor map is ever whole."""
+    height, width, window = 100_000, 32, 32
+    asked, done, peak_rows = 0, 0, 0
+
+    def rows(top, bottom):
+        nonlocal asked
+        assert asked <= bottom <= top + window
+        asked = bottom
+        return np.arange(top, bottom, dtype=np.float32)[
+            :, None, None
+        ] * np.ones((1, width, 1), np.float32)
+
+    tracemalloc.start()
+    for top, strip in stitch.strips(
+        rows, (height, width), identity, window=window, overlap=0, batch_size=8
+    ):
+        assert top == done
+        done += len(strip)
+        peak_rows = max(peak_rows, len(strip))
+        assert (strip[:, 0, 0] == np.arange(top, done)).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert done == height
+    assert peak_rows <= window
+    assert peak < 1 << 20  # the map alone takes 12.8 MB
+
+
+def test_strips_are_finished_before_the_last_row_is_read():
+    read = []
+
+    def rows(top, bottom):
+        read.append(bottom)
+        return np.zeros((bottom - top, 16, 1), np.float32)
+
+    stream = stitch.strips(
+        rows, (160, 16), identity, window=16, overlap=0.5, batch_size=1
+    )
+    next(stream)
+    assert max(read) <= 32
