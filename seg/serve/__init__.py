@@ -1,0 +1,1 @@
+"""The web application, and a bundle as an MLflow model."""

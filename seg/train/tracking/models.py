@@ -1,0 +1,127 @@
+"""Bundles as MLflow models: models-from-code, no pickle, code included."""
+
+import atexit
+import contextlib
+import importlib.metadata
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from seg import config
+
+NAME = "model"
+_TAG = "seg.record"
+_SEG = pathlib.Path(__file__).parents[2]
+_REQUIRED = (
+    "absl-py", "flax", "imagecodecs", "jax", "mlflow", "numpy", "optax",
+    "pillow", "safetensors", "scikit-image", "scipy", "tifffile", "tqdm",
+)  # fmt: skip
+_fluent = threading.Lock()  # mlflow's fluent functions share one global URI
+
+
+def log(
+    client: Any, uri: str, run_id: str, bundle: pathlib.Path, record: str
+) -> None:
+    """Logs a bundle as the run's model, unless this record's is there.
+
+    The package's own code goes along (an index may hold another package of
+    its name), so that the model loads wherever its requirements are met.
+    """
+    from mlflow import models, pyfunc
+
+    from seg.serve import pyfunc as served
+
+    entity = _entity(client, run_id, record)
+    if entity.status == "READY":
+        return
+    about = json.loads((bundle / "model.json").read_text())
+    n_channels = about["config"]["model"]["in_channels"]
+    with tempfile.TemporaryDirectory() as folder, _using(uri):
+        code = pathlib.Path(folder) / _SEG.name
+        left = shutil.ignore_patterns("__pycache__", "zoo", "page")
+        shutil.copytree(_SEG, code, ignore=left)
+        # without an input example, which logging would have to segment
+        models.Model.log(
+            artifact_path=None,
+            flavor=pyfunc,
+            run_id=run_id,
+            model_id=entity.model_id,
+            python_model=served.__file__,
+            artifacts={"bundle": str(bundle)},
+            signature=served.signature(n_channels),
+            code_paths=[str(code)],
+            pip_requirements=_requirements(),
+        )
+
+
+def _entity(client: Any, run_id: str, record: str) -> Any:
+    """The run's model of this record in MLflow, made if need be."""
+    experiment = client.get_run(run_id).info.experiment_id
+    found = client.search_logged_models(
+        [experiment],
+        f"source_run_id='{run_id}' AND tags.`{_TAG}`='{record}'",
+    )
+    if found:
+        return found[0]
+    return client.create_logged_model(
+        experiment, NAME, run_id, tags={_TAG: record}
+    )
+
+
+def fetch(uri: str, tracking_uri: str) -> pathlib.Path:
+    """Downloads the bundle in `runs:/RUN[/PATH]` or `models:/NAME/VERSION`.
+
+    The folder is removed when the process ends. Raises UserError where there
+    is none.
+    """
+    import mlflow
+
+    if uri.startswith("runs:/") and "/" not in uri.removeprefix("runs:/"):
+        uri = f"{uri}/{NAME}"
+    folder = tempfile.mkdtemp(prefix="seg-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with _using(tracking_uri):
+        try:
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=uri, dst_path=folder
+            )
+        except (mlflow.MlflowException, OSError) as error:
+            text = " ".join(str(error).split())
+            raise config.UserError(
+                f"{uri}: cannot be fetched from MLflow ({text}); check the "
+                "name and MLFLOW_TRACKING_URI"
+            ) from error
+    for path in sorted(pathlib.Path(folder).rglob("model.json")):
+        return path.parent
+    raise config.UserError(
+        f"{uri}: holds no bundle (model.json); log one with seg, or give the "
+        "path of the model in the run"
+    )
+
+
+@contextlib.contextmanager
+def _using(uri: str) -> Iterator[None]:
+    import mlflow
+
+    with _fluent:
+        before = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(uri)
+        try:
+            yield
+        finally:
+            mlflow.set_tracking_uri(None)  # takes it from the environment too
+            if before is not None:
+                os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def _requirements() -> list[str]:
+    found = {}
+    for name in _REQUIRED:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return [f"{name}=={version}" for name, version in found.items()]
