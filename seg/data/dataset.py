@@ -103,11 +103,7 @@ class DefectsError(config_lib.UserError):
     """Raw files that cannot be prepared; `defects` has all of them."""
 
     def __init__(self, path: str, defects: list[layouts.Defect]):
-        first = defects[0]
-        super().__init__(
-            f"{len(defects)} defects in {path}, as {first.file}: {first.what}; "
-            f"{first.remedy}"
-        )
+        super().__init__(f"{len(defects)} defects in {path}, as {defects[0]}")
         self.defects = defects
 
 
@@ -196,9 +192,15 @@ def _build(
         }
         (partial / _INDEX).write_text(json.dumps(about, indent=1))
         os.replace(partial, folder)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # ArrayRecord's own words for a disk that refuses
+        if isinstance(error, RuntimeError) and "write() failed" not in str(
+            error
+        ):
+            raise
         raise config_lib.UserError(
-            f"cannot prepare {folder}: {error}; see to the disk of data.dir"
+            f"cannot write {folder}: {error}; free some space, or choose "
+            "another data.dir"
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

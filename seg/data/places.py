@@ -27,7 +27,6 @@ _KNOBS = (
     "data.val_frac",
     "data.test_frac",
     "data.split_seed",
-    "classes",
 )
 _FORMAT = 1  # of the prepared folder; part of the digest
 
@@ -40,22 +39,25 @@ def setup(config: config_lib.Config) -> dict[str, Any]:
         path: value
         for path, value in flat.items()
         if path in _KNOBS or (drawn and path.startswith("synthetic."))
-    }
+    } | {"n_classes": len(config.classes)}
 
 
 def same_setup(about: dict[str, Any], config: config_lib.Config) -> bool:
+    """Whether a split.json is of these knobs and this raw path."""
     then = config_lib.from_json(json.dumps(about["config"]))
     paths = [pathlib.Path(c.data.path).resolve() for c in (then, config)]
     return setup(then) == setup(config) and paths[0] == paths[1]
 
 
 def folder(config: config_lib.Config, source: str) -> pathlib.Path:
+    """Where the records of this config and these raw files belong."""
     what = json.dumps([_FORMAT, source, setup(config)], sort_keys=True)
     digest = hashlib.sha256(what.encode()).hexdigest()[:16]
     return pathlib.Path(config.data.dir) / config.data.layout / digest
 
 
 def check_archive(data: config_lib.Data) -> None:
+    """Raises UserError for a zip whose sha256 is not data.sha256."""
     path = pathlib.Path(data.path)
     if not data.sha256 or not path.is_file():
         return
@@ -110,5 +112,6 @@ def progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
 
 
 def say(shown: bool, line: str) -> None:
+    """Tells the user how far it is, on stderr."""
     if shown:
         print(line, file=sys.stderr, flush=True)

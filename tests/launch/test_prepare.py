@@ -80,13 +80,31 @@ def test_every_defect_is_listed_and_the_status_is_2(folder):
     assert not list((folder / "data").rglob("split.json"))
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder):
+    module = "-m launch.prepare --experiment=drawn.py --synthetic.n_train=200"
+    result = subprocess.run(
+        f"ulimit -f 100; exec {sys.executable} {module}",
+        shell=True,
+        executable="/bin/bash",
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2, result.stderr
+    last = result.stderr.splitlines()[-1]
+    assert "cannot write data/synthetic/" in last and "too large" in last
+    names = os.listdir(folder / "data" / "synthetic")
+    assert names == [".lock"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--experiment=absent.py"], "absent.py: no such file"),
         (["--data.lay=folders"], "data.layout"),
         (["--data.layout=folders", "--data.path=gone"], "gone"),
-        (["stray"], "unexpected argument 'stray'"),
+        (["stray"], "'stray' is no flag"),
         (["--pack_splits=trian"], "did you mean train"),
     ],
 )
