@@ -1,0 +1,11 @@
+"""Every figure, drawn with matplotlib's Agg and written whole as PNG.
+
+matplotlib is imported when the first figure is drawn. Where there is none,
+`curves` draws nothing and says so in the log; ask `available` before others.
+"""
+
+from seg.evaluate.plots.canvas import available
+from seg.evaluate.plots.charts import ap_curve, comparison, curves
+from seg.evaluate.plots.pictures import hero, overlay
+
+__all__ = ["ap_curve", "available", "comparison", "curves", "hero", "overlay"]
