@@ -41,6 +41,9 @@ class Model:
     n_classes: int = knob(1, "outputs of the class head; 1 = one sigmoid")
     width: int | None = knob(None, "channels of the first level")
     depth: int | None = knob(None, "number of 2x down-samplings")
+    stem: int | None = knob(
+        None, "side of the pixel blocks that the first level sees as one, px"
+    )
     norm: str | None = knob(None, "normalisation: batch, group or none")
     dropout: float | None = knob(None, "dropout, a fraction in [0, 1)")
     dtype: str = knob("float32", "compute type: float32 or bfloat16")
@@ -189,6 +192,9 @@ class Predict:
     threshold: float = knob(0.5, "foreground probability (one sigmoid)")
     closing: int = knob(0, "side of the square closing, px; 0 = none")
     separate: str = knob("components", "objects by components or watershed")
+    connectivity: int = knob(
+        2, "pixels of an object touch: 1 = by an edge, 2 = or by a corner"
+    )
     watershed_sigma: float = knob(2.0, "smoothing of the distance, px")
     watershed_distance: int = knob(5, "least distance of two seeds, px")
     min_area: tuple[int, ...] = knob(
@@ -342,6 +348,7 @@ def unknown(what: str, name: str, known: Any) -> str:
 
 _CHOICES = {
     "model.norm": (None, "batch", "group", "none"),
+    "model.stem": (None, 1, 2),
     "model.dtype": ("float32", "bfloat16"),
     "data.layout": ("synthetic", "dsb2018", "stardist", "folders"),
     "data.overlaps": ("error", "first", "smallest"),
@@ -354,6 +361,7 @@ _CHOICES = {
     "train.mode": ("max", "min"),
     "predict.tta": (1, 2, 4, 8),
     "predict.separate": ("components", "watershed"),
+    "predict.connectivity": (1, 2),
 }
 _FRACTIONS = (
     "data.val_frac", "data.test_frac", "data.object_rich", "synthetic.touching",
@@ -371,6 +379,12 @@ _POSITIVE = (
     "synthetic.diameter", "optim.learning_rate", "train.batch_size",
     "train.epochs", "train.log_every", "train.keep", "predict.tile",
     "predict.batch_size", "predict.watershed_distance",
+)  # fmt: skip
+_NOT_NEGATIVE = (
+    "predict.closing", "predict.watershed_sigma", "train.steps",
+    "train.eval_every", "train.checkpoint_every", "train.patience",
+    "train.seed", "synthetic.n_objects", "synthetic.noise", "synthetic.blur",
+    "optim.weight_decay", "optim.clip_norm", "track.n_overlays",
 )  # fmt: skip
 
 
@@ -390,6 +404,9 @@ def check(config: Config) -> Config:
     for path in _POSITIVE:
         if flat[path] is not None and flat[path] <= 0:
             raise ConfigError(f"{path}={flat[path]}; it must be positive")
+    for path in _NOT_NEGATIVE:
+        if flat[path] < 0:
+            raise ConfigError(f"{path}={flat[path]}; it must not be negative")
     if config.data.val_frac + config.data.test_frac >= 1:
         raise ConfigError("data.val_frac + data.test_frac leave no training")
     n_names, n_classes = len(config.classes), config.model.n_classes

@@ -7,6 +7,7 @@ Precedence: dataclass default, experiment file, `--flagfile`, command line.
 """
 
 import importlib.util
+import logging
 import pathlib
 import sys
 import types
@@ -107,6 +108,35 @@ def resolve() -> config_lib.Config:
     if FLAGS.experiment:
         config = load_experiment(FLAGS.experiment)
     return config_lib.check(config_lib.replace(config, overrides()))
+
+
+def workdir() -> pathlib.Path:
+    """--workdir, or runs/NAME for an experiment file NAME.py."""
+    if FLAGS.workdir:
+        return pathlib.Path(FLAGS.workdir)
+    if not FLAGS.experiment:
+        raise config_lib.ConfigError(
+            "where is the run? give --workdir=DIR, or --experiment=FILE and "
+            "it is runs/FILE"
+        )
+    return pathlib.Path("runs") / pathlib.Path(FLAGS.experiment).stem
+
+
+def show_log() -> None:
+    """Shows what seg logs, and of other libraries warnings only."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.getLogger().handlers[:] = [handler]
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("seg").setLevel(logging.INFO)
+
+
+def no_arguments(argv: list[str]) -> None:
+    """Raises ConfigError for what stands on the command line beside flags."""
+    if argv:
+        raise config_lib.ConfigError(
+            f"{argv[0]!r} is no flag; write flags as --name=value"
+        )
 
 
 def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None):

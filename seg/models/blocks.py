@@ -122,6 +122,13 @@ def depth_to_space(
     return x.reshape(b, 2 * h, 2 * w, c // 4)
 
 
+def space_to_depth(x: Array) -> Array:
+    """[B, H, W, C] -> [B, H/2, W/2, 4*C]; undone by `depth_to_space`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, h // 2, w // 2, 4 * c)
+
+
 class UpConv(nnx.Module):
     """Transposed convolution, 2x2, stride 2, as a dot and a depth-to-space.
 

@@ -4,7 +4,10 @@ Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical
 Image Segmentation", MICCAI 2015. The defaults are those of two public
 programs, parameter for parameter (tests compare them with Keras):
 `unet` has 31,031,685 parameters at 1 channel and 1 class, `unet_small`
-1,941,105 at 3 and 1. `model.width`, `depth`, `norm` and `dropout` change them.
+1,941,105 at 3 and 1. `model.width`, `depth`, `norm` and `dropout` change them;
+with `stem=2` the first level sees blocks of 2x2 pixels as channels (and the
+head gives each pixel of a block its own logits), which spares a CPU the
+slowest level: few channels over many pixels.
 """
 
 from collections.abc import Callable
@@ -60,7 +63,7 @@ class _UNet(nnx.Module):
         width: int,
         dropout: list[float],
         up: Callable[..., nnx.Module],
-        tail: int,
+        tail: bool,
         init: blocks.Init,
     ):
         depth = len(dropout) // 2
@@ -71,12 +74,16 @@ class _UNet(nnx.Module):
             "init": init,
         }
         widths = [width << level for level in range(depth + 1)]
-        self.stride = 1 << depth
+        self.stem = config.stem or 1
+        self.stride = self.stem << depth
         self.dtype = dtype
         self.down = nnx.List(
             DoubleConv(n_in, n, rngs, dropout=p, **kwargs)
             for n_in, n, p in zip(
-                [config.in_channels, *widths], widths, dropout, strict=False
+                [config.in_channels * self.stem**2, *widths],
+                widths,
+                dropout,
+                strict=False,
             )
         )
         self.up, self.merge = nnx.List(), nnx.List()
@@ -87,19 +94,21 @@ class _UNet(nnx.Module):
             self.merge.append(
                 DoubleConv(2 * n, n, rngs, dropout=rate, **kwargs)
             )
+        n_out = config.n_classes * self.stem**2
+        n_last = max(2, n_out) if tail else width
         self.tail = nnx.data(
-            blocks.conv(width, tail, 3, rngs, dtype=dtype, init=init)
+            blocks.conv(width, n_last, 3, rngs, dtype=dtype, init=init)
             if tail
             else None
         )
-        self.head = blocks.conv(
-            tail or width, config.n_classes, 1, rngs, dtype=jnp.float32
-        )
+        self.head = blocks.conv(n_last, n_out, 1, rngs, dtype=jnp.float32)
 
     def __call__(
         self, image: Array, rngs: nnx.Rngs | None = None
     ) -> dict[str, Array]:
         x = image.astype(self.dtype)
+        if self.stem == 2:
+            x = blocks.space_to_depth(x)
         skips = []
         for block in self.down[:-1]:
             x = block(x, rngs)
@@ -110,7 +119,10 @@ class _UNet(nnx.Module):
             x = merge(jnp.concatenate([skips.pop(), up(x)], -1), rngs)
         if self.tail is not None:
             x = jax.nn.relu(self.tail(x))
-        return {"classes": self.head(x.astype(jnp.float32))}
+        logits = self.head(x.astype(jnp.float32))
+        if self.stem == 2:
+            logits = blocks.depth_to_space(logits)
+        return {"classes": logits}
 
 
 class Up(nnx.Module):
@@ -138,7 +150,7 @@ class UNet(_UNet):
             width=config.width or 64,
             dropout=[config.dropout or 0.0] * (2 * depth + 1),
             up=Up,
-            tail=max(2, config.n_classes),
+            tail=True,
             init=blocks.he_normal,
         )
 
@@ -158,6 +170,6 @@ class UNetSmall(_UNet):
             width=config.width or 16,
             dropout=dropout,
             up=blocks.UpConv,
-            tail=0,
+            tail=False,
             init=blocks.he_normal,
         )

@@ -163,7 +163,7 @@ def _separate(
                 mask, predict.watershed_sigma, predict.watershed_distance
             )
         else:
-            found = objects.components(mask)
+            found = objects.components(mask, predict.connectivity)
         if predict.fill_holes:
             found = objects.fill_holes(found)
         area = np.bincount(found.ravel())

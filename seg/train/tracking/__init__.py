@@ -109,6 +109,15 @@ def _jsonl(
     return tracker
 
 
+def history(tracker: Tracker) -> list[tuple[int, dict[str, float]]]:
+    """(step, values) of all that a tracker has recorded of its run."""
+    if isinstance(tracker, MlflowTracker):
+        tracker = tracker.spool
+    if isinstance(tracker, JsonlTracker):
+        return jsonl.history(tracker.path)
+    return []
+
+
 def sync(
     folder: str | os.PathLike, uri: str | None = None
 ) -> dict[pathlib.Path, str]:

@@ -27,7 +27,7 @@ class MlflowTracker:
 
     def __init__(self, spool: jsonl.JsonlTracker, uri: str):
         self.run = spool.run
-        self._spool = spool
+        self.spool = spool
         self._uploader = upload.Uploader(spool.path.absolute(), uri)
         self._thread = threading.Thread(target=self._drain, daemon=True)
         self._new = threading.Event()
@@ -46,7 +46,7 @@ class MlflowTracker:
         end = time.monotonic() + _START_S
         # here, not in the thread: imports of two threads can meet half-way
         upload.library()
-        self._spool.start(config, tags)
+        self.spool.start(config, tags)
         self._new.set()
         self._thread.start()
         answered = self._tried.wait(max(1.0, end - time.monotonic()))
@@ -55,22 +55,22 @@ class MlflowTracker:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """See Tracker."""
-        self._spool.metrics(step, values)
+        self.spool.metrics(step, values)
         self._new.set()
 
     def artifact(self, path: str | os.PathLike, folder: str = "") -> None:
         """See Tracker."""
-        self._spool.artifact(path, folder)
+        self.spool.artifact(path, folder)
         self._new.set()
 
     def model(self, bundle: str | os.PathLike) -> None:
         """See Tracker."""
-        self._spool.model(bundle)
+        self.spool.model(bundle)
         self._new.set()
 
     def finish(self, status: str) -> None:
         """See Tracker; waits until all is sent, or the server fails."""
-        self._spool.finish(status)
+        self.spool.finish(status)
         self._closing.set()
         self._new.set()
         end = time.monotonic() + _FINISH_S
@@ -110,13 +110,13 @@ class MlflowTracker:
         if not self._failing:
             self._failing = True
             text = names.redact(" ".join(str(reason).split()))[:300]
-            folder = self._spool.path.parent
+            folder = self.spool.path.parent
             _log.warning(
                 "MLflow at %s fails (%s); the training goes on and its record "
                 "waits in %s; once it is back: seg track-sync %s",
                 names.redact(self._uploader.uri),
                 text,
-                self._spool.path,
+                self.spool.path,
                 folder,
             )
 

@@ -171,6 +171,15 @@ def read(
                 ) from error
 
 
+def history(path: pathlib.Path) -> list[tuple[int, dict[str, float]]]:
+    """(step, values) of all metrics in a spool."""
+    return [
+        (record["step"], {k: float(v) for k, v in record["values"].items()})
+        for record, _ in read(path)
+        if record["kind"] == "metrics"
+    ]
+
+
 def _text(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))

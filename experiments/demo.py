@@ -1,0 +1,18 @@
+"""Drawn nuclei, of which a third touch: the whole path in minutes.
+
+bash launch/demo.sh
+"""
+
+from seg import config
+
+
+def get_config() -> config.Config:
+    return config.Config(
+        model=config.Model(width=16, depth=3, norm="batch"),
+        data=config.Data(layout="synthetic", tile=128, gap=1),
+        synthetic=config.Synthetic(n_train=48, n_val=8, n_test=12),
+        optim=config.Optim(learning_rate=3e-3, ema=0.98),
+        train=config.Train(batch_size=8, epochs=3),
+        predict=config.Predict(separate="watershed", min_area=(20,)),
+        track=config.Track(experiment="demo"),
+    )

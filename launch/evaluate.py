@@ -1,0 +1,83 @@
+"""Scores a trained model on whole images, beside Otsu's threshold.
+
+python -m launch.evaluate --workdir=runs/demo [--split=test]
+python -m launch.evaluate --model=BUNDLE --experiment=FILE --out=DIR
+
+The scores, with 95 % intervals, are printed and written with overlays, the
+objects and a table by image into WORKDIR/test (or --out), and recorded in the
+run that was trained there. Exit status: 0 done, 2 bad input.
+"""
+
+import dataclasses
+import pathlib
+
+from absl import flags
+
+from seg import config as config_lib
+from seg import flags as seg_flags
+
+FLAGS = flags.FLAGS
+
+
+def define() -> None:
+    """The flags of this command."""
+    seg_flags.define()
+    flags.DEFINE_string("workdir", None, "folder of the run")
+    flags.DEFINE_string("model", None, "what to score, if not the workdir's")
+    flags.DEFINE_string("tiles", "", "a pack in place of data.dir")
+    flags.DEFINE_string("out", None, "folder of the results")
+    flags.DEFINE_enum("split", "test", ["train", "val", "test"], "which images")
+    flags.DEFINE_bool("baseline", True, "score Otsu's threshold beside it")
+
+
+def main(argv: list[str]) -> int:
+    """Scores as the flags say."""
+    seg_flags.no_arguments(argv)
+    seg_flags.show_log()
+    import seg
+    from seg.evaluate import baseline, report
+    from seg.predict import bundle, predictor
+    from seg.train import run
+
+    workdir = None if FLAGS.model else seg_flags.workdir()
+    found = bundle.load(seg.find(FLAGS.model or workdir))
+    config = _config(found.config, workdir)
+    predict = predictor.Predictor(found, config.predict)
+    data = run.records_of(config, FLAGS.tiles)
+    split = FLAGS.split
+    out = pathlib.Path(FLAGS.out or (workdir or pathlib.Path()) / split)
+
+    def score(predict, **kwargs):
+        images = (data.read(split, i) for i in range(data.n(split)))
+        return report.evaluate(predict, images, config.classes, split, **kwargs)
+
+    scores = score(
+        lambda record: predict(record["image"], name=record["id"]),
+        folder=out,
+        n_overlays=config.track.n_overlays,
+    )
+    table = {config.model.name: scores}
+    if FLAGS.baseline:
+        for name, otsu in baseline.BASELINES.items():
+            table[name] = score(otsu)
+    print(report.summary(table))
+    print(f"overlays, objects and scores are in {out}")
+    if workdir is not None:
+        run.record(config, workdir, found.meta["step"], scores)
+    return seg_flags.DONE
+
+
+def _config(
+    trained: config_lib.Config, workdir: pathlib.Path | None
+) -> config_lib.Config:
+    """The config of the run, with what this command line changes."""
+    if FLAGS.experiment and workdir is None:
+        own = seg_flags.load_experiment(FLAGS.experiment)
+        trained = dataclasses.replace(own, model=trained.model)
+    changed = config_lib.replace(trained, seg_flags.overrides())
+    return config_lib.check(changed)
+
+
+if __name__ == "__main__":
+    define()
+    seg_flags.run(main)

@@ -1,0 +1,55 @@
+"""Trains an experiment: python -m launch.train --experiment=FILE --workdir=DIR.
+
+Run it again and it resumes; when the training is complete it says so. Every
+knob is a flag (`--helpfull` lists them): `--optim.learning_rate=3e-4`.
+
+Exit status: 0 done; 2 bad input or configuration; 33 stopped by a signal, with
+all saved: the same command resumes.
+"""
+
+from absl import flags
+
+from seg import flags as seg_flags
+
+
+def define() -> None:
+    """The flags of this command."""
+    seg_flags.define()
+    flags.DEFINE_string("workdir", None, "folder of this run")
+    flags.DEFINE_string(
+        "tiles", "", "a pack of launch.prepare --pack, in place of data.dir"
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Trains as the flags say."""
+    seg_flags.no_arguments(argv)
+    seg_flags.show_log()
+    config = seg_flags.resolve()
+    workdir = seg_flags.workdir()
+    from seg.train import mesh
+
+    mesh.configure(config.train.deterministic)
+    mesh.start_distributed()
+    from seg.train import run, stop
+
+    if run.is_done(workdir):
+        print(f"{workdir}: the training is complete, nothing to do")
+        return seg_flags.DONE
+    try:
+        course = run.train(config, workdir, tiles=flags.FLAGS.tiles)
+    except stop.Interrupted as error:
+        raise seg_flags.Stopped(
+            f"{error}; saved in {workdir}, the same command resumes"
+        ) from error
+    best = "none" if course.best is None else f"{course.best:.4f}"
+    print(
+        f"{config.train.monitor} {best} at step {course.best_step}, "
+        f"{course.seconds / 60:.1f} min; model in {workdir / 'bundle'}"
+    )
+    return seg_flags.DONE
+
+
+if __name__ == "__main__":
+    define()
+    seg_flags.run(main)

@@ -1,0 +1,185 @@
+"""The one training story: batch, step, log, evaluate, save, resume, stop.
+
+It knows neither TensorFlow nor MLflow: batches are any iterable of dicts of
+numpy arrays, the tracker is anything with `metrics(step, values)`. What it
+needs is handed in as a `Job`.
+"""
+
+import dataclasses
+import logging
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from seg import config as config_lib
+from seg.train import checkpoint, mesh, optim
+from seg.train import meter as meter_lib
+from seg.train import step as step_lib
+from seg.train import stop as stop_lib
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What a training consists of.
+
+    Parameters
+    ----------
+    n_steps : steps in all.
+    eval_every : steps between two validations.
+    state, step : as `step.create` gives them.
+    batches : from a first step to the batches from there to the last step.
+    evaluate : from (state, check) to metrics; `check` is to be called often
+        and raises when the training shall stop. None: no validation.
+    on_best : called with (state, metrics) when a validation is the best yet.
+    """
+
+    config: config_lib.Config
+    workdir: pathlib.Path
+    devices: jax.sharding.Mesh
+    n_steps: int
+    eval_every: int
+    state: step_lib.State
+    step: step_lib.Step
+    batches: Callable[[int], Iterable[Mapping[str, np.ndarray]]]
+    evaluate: Callable[..., Mapping[str, float]] | None
+    on_best: Callable[[step_lib.State, Mapping[str, float]], None]
+    tracker: Any
+
+
+@dataclasses.dataclass
+class Course:
+    """What a resumed run must know beside its state; saved as JSON."""
+
+    validated: int = 0  # the last step that was validated
+    best: float | None = None  # value of train.monitor
+    best_step: int = 0
+    worse: int = 0  # validations since the best one
+    seconds: float = 0.0  # of training, over all resumptions
+    done: bool = False
+
+
+def train(job: Job) -> Course:
+    """Trains to the end, or raises.
+
+    Raises
+    ------
+    Interrupted : SIGTERM or SIGINT came; everything is saved.
+    NotFinite : the loss was not finite; `nonfinite.json` names the batch.
+    UserError : a checkpoint cannot be used or written.
+    """
+    knobs = job.config.train
+    checkpoints = checkpoint.Checkpoints(
+        job.workdir / "checkpoints", knobs.keep
+    )
+
+    # ------------------------------------------------- where it left off
+    restored = checkpoints.restore(job.state)
+    at, state, meta = restored or (0, job.state, {})
+    course = Course(**meta)
+    if course.done:
+        return course
+    if restored:
+        _log.info("resuming at step %d of %d", at, job.n_steps)
+    began, before = time.monotonic(), course.seconds
+    save_every = knobs.checkpoint_every or job.eval_every
+    meter = meter_lib.Meter(
+        job.n_steps,
+        at,
+        batch_size=knobs.batch_size,
+        learning_rate=optim.schedule(job.config.optim, job.n_steps),
+        tracker=job.tracker,
+        workdir=job.workdir,
+    )
+
+    def save(best: bool = False) -> None:
+        course.seconds = before + time.monotonic() - began
+        checkpoints.save(at, state, dataclasses.asdict(course), best=best)
+
+    with stop_lib.Signals() as stop, meter:
+        batches = meter.waiting(job.batches(at))
+        best = False
+        try:
+            while True:
+                # --------------------------------- validate, save, stop
+                # A signal in mid-validation left it to be made up for here.
+                finished = at == job.n_steps
+                due = at and (finished or at % job.eval_every == 0)
+                if due and course.validated != at:
+                    meter.log()  # nothing that is not finite is ever saved
+                    best = _validate(job, at, state, course, meter, stop)
+                    if knobs.patience and course.worse >= knobs.patience:
+                        _log.info("no better score in %d", course.worse)
+                        finished = True
+                    if not finished:
+                        save(best)
+                if finished:
+                    break
+                stop.agree()
+
+                # ------------------------------------------- one step
+                batch = dict(next(batches))
+                ids = batch.pop("ids")
+                state, metrics = job.step(state, mesh.put(job.devices, batch))
+                at += 1
+                meter.add(at, ids, metrics)
+                if at % knobs.log_every == 0:
+                    meter.log()
+                if at % save_every == 0 and at % job.eval_every:
+                    meter.log()
+                    save()
+            course.done = True
+            save(best)
+        except stop_lib.Interrupted:
+            meter.log()
+            save()
+            raise
+    return course
+
+
+def _validate(
+    job: Job,
+    at: int,
+    state: step_lib.State,
+    course: Course,
+    meter: meter_lib.Meter,
+    stop: stop_lib.Signals,
+) -> bool:
+    """Validates the state; whether it is the best so far."""
+    if job.evaluate is None:
+        course.validated = at
+        return False
+    began = time.monotonic()
+    values = dict(job.evaluate(state, stop.check))
+    seconds = time.monotonic() - began
+    meter.pause(seconds)
+    knobs = job.config.train
+    if knobs.monitor not in values:
+        raise config_lib.ConfigError(
+            config_lib.unknown("train.monitor", knobs.monitor, values)
+        )
+    value = float(values[knobs.monitor])
+    job.tracker.metrics(at, values | {"perf/validation_s": seconds})
+    meter.note(knobs.monitor, value)
+    best = _better(value, course.best, knobs.mode)
+    course.validated = at
+    course.worse = 0 if best else course.worse + 1
+    if best:
+        course.best, course.best_step = value, at
+        job.on_best(state, values)
+    return best
+
+
+def _better(value: float, best: float | None, mode: str) -> bool:
+    """Whether a value is the best so far; NaN never is."""
+    if math.isnan(value):
+        return False
+    if best is None:
+        return True
+    return value > best if mode == "max" else value < best

@@ -1,0 +1,259 @@
+"""Wires a config to a training: data, network, loop, tracker, bundle.
+
+What `launch.train` and `seg train` both call. A workdir holds `config.json`,
+`checkpoints/`, `bundle/` (the best weights so far), the tracker's files and
+`log.txt`; the same call again resumes, and after completion does nothing.
+"""
+
+import contextlib
+import logging
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from seg import config as config_lib
+from seg.data import pipeline, records
+from seg.evaluate import plots, report
+from seg.images import write
+from seg.predict import bundle, predictor
+from seg.train import checkpoint, loop, mesh, step, stop, tracking
+
+# What may differ when a run is resumed: it changes no number.
+_FREE = (
+    "data.dir",
+    "data.path",
+    "data.cache_mib",
+    "train.keep",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.resume_changed",
+    "track.",
+)
+
+_log = logging.getLogger(__name__)
+
+
+def train(
+    config: config_lib.Config,
+    workdir: pathlib.Path,
+    *,
+    tiles: str = "",
+) -> loop.Course:
+    """Trains in a workdir, resumes there, or finds that it is done.
+
+    Parameters
+    ----------
+    tiles : a pack of `launch.prepare --pack`, in place of prepared records;
+        then neither TensorFlow nor the raw images are needed.
+
+    Raises
+    ------
+    UserError : config, data or workdir cannot be used.
+    Interrupted : a signal came; all is saved.
+    """
+    mesh.configure(config.train.deterministic)
+    with checkpoint.lock(workdir), _log_file(workdir / "log.txt"):
+        _check_same(config, workdir)
+        data = records_of(config, tiles)
+        _check_same_data(data, config, workdir)
+        devices = mesh.make()
+        n_steps = pipeline.total_steps(data, config)
+        per_epoch = pipeline.steps_per_epoch(data, config)
+        state, step_fn = step.create(config, n_steps, devices)
+        n_params = sum(x.size for x in jax.tree.leaves(state["params"]))
+        _log.info(
+            "%s, %s parameters; %d steps of %d tiles, %d a pass; %d x %s",
+            config.model.name,
+            f"{n_params:,}",
+            n_steps,
+            config.train.batch_size,
+            per_epoch,
+            jax.device_count(),
+            jax.devices()[0].device_kind,
+        )
+        about = {"data_digest": data.digest, "n_parameters": n_params}
+        tracker = _tracker(config, workdir)
+        with _recorded(tracker, config, about):
+            course = loop.train(
+                loop.Job(
+                    config=config,
+                    workdir=workdir,
+                    devices=devices,
+                    n_steps=n_steps,
+                    eval_every=config.train.eval_every or per_epoch,
+                    state=state,
+                    step=step_fn,
+                    batches=_batches(data, config, n_steps, tiles),
+                    evaluate=_validation(config, data),
+                    on_best=_keeper(config, workdir, about),
+                    tracker=tracker,
+                )
+            )
+            _finish(tracker, workdir)
+    return course
+
+
+def records_of(config: config_lib.Config, tiles: str = "") -> records.Records:
+    """The records of a config: prepared ones, or those of a pack."""
+    if tiles:
+        return records.open_pack(tiles, config.data.cache_mib)
+    from seg.data import dataset  # it imports TensorFlow
+
+    return dataset.open(config)
+
+
+def record(
+    config: config_lib.Config,
+    workdir: pathlib.Path,
+    at: int,
+    found: report.Report,
+) -> None:
+    """Adds a report of the trained model to the run of a workdir."""
+    tracker = tracking.build(config.track, workdir)
+    with _recorded(tracker, config, {}):
+        tracker.metrics(at, found.metrics)
+        bounds = {
+            f"{name}_{end}": value
+            for name, pair in found.intervals.items()
+            for end, value in zip(("low", "high"), pair, strict=True)
+        }
+        tracker.metrics(at, bounds)
+        for path, folder in found.files.items():
+            tracker.artifact(path, folder)
+
+
+def is_done(workdir: pathlib.Path) -> bool:
+    """Whether the training in a workdir is complete."""
+    folder = workdir / "checkpoints"
+    meta = checkpoint.Checkpoints(folder).meta() if folder.is_dir() else None
+    return bool(meta and meta["done"])
+
+
+@contextlib.contextmanager
+def _log_file(path: pathlib.Path) -> Iterator[None]:
+    """What is logged also goes to the end of a file."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+
+
+def _check_same(config: config_lib.Config, workdir: pathlib.Path) -> None:
+    path = workdir / "config.json"
+    if path.exists() and not config.train.resume_changed:
+        before = config_lib.from_json(path.read_text())
+        lines = [
+            line
+            for line in config_lib.diff(before, config)
+            if not line.startswith(_FREE)
+        ]
+        if lines:
+            raise config_lib.UserError(
+                f"{workdir} was trained with another config "
+                f"({'; '.join(lines)}); use another workdir, or "
+                "--train.resume_changed"
+            )
+    with write.whole(path) as part:
+        part.write_text(config_lib.to_json(config))
+
+
+def _check_same_data(
+    data: records.Records, config: config_lib.Config, workdir: pathlib.Path
+) -> None:
+    path = workdir / "data_digest"
+    changed = path.exists() and path.read_text().strip() != data.digest
+    if changed and not config.train.resume_changed:
+        raise config_lib.UserError(
+            f"{workdir} was trained with other data (digest "
+            f"{path.read_text().strip()}, now {data.digest}); use another "
+            "workdir, or --train.resume_changed"
+        )
+    path.write_text(data.digest + "\n")
+
+
+def _batches(
+    data: records.Records, config: config_lib.Config, n_steps: int, tiles: str
+) -> Callable[[int], Any]:
+    make = pipeline.plain_batches if tiles else pipeline.batches
+    process = jax.process_index(), jax.process_count()
+    return lambda at: make(data, config, at, n_steps - at, process)
+
+
+def _validation(
+    config: config_lib.Config, data: records.Records
+) -> Callable[..., Mapping[str, float]] | None:
+    """Whole validation images, stitched, as they will be predicted."""
+    if not data.n("val"):
+        return None
+
+    def evaluate(
+        state: step.State, check: Callable[[], None]
+    ) -> Mapping[str, float]:
+        made = bundle.from_model(config, step.weights(state))
+        predict = predictor.Predictor(made, on_batch=check)
+        found = report.evaluate(
+            lambda record: predict(record["image"], name=record["id"]),
+            (data.read("val", i) for i in range(data.n("val"))),
+            config.classes,
+            "val",
+            intervals=False,
+        )
+        return found.metrics
+
+    return evaluate
+
+
+def _keeper(
+    config: config_lib.Config, workdir: pathlib.Path, about: dict[str, Any]
+) -> Callable[[step.State, Mapping[str, float]], None]:
+    """Writes the best weights as a bundle."""
+
+    def keep(state: step.State, metrics: Mapping[str, float]) -> None:
+        if jax.process_index() == 0:
+            at = int(state["step"])
+            meta = about | {"step": at, "metrics": dict(metrics)}
+            made = bundle.from_model(config, step.weights(state), meta)
+            bundle.save(made, workdir / "bundle")
+
+    return keep
+
+
+def _tracker(
+    config: config_lib.Config, workdir: pathlib.Path
+) -> tracking.Tracker:
+    if jax.process_index():
+        return tracking.NullTracker()
+    return tracking.build(config.track, workdir)
+
+
+@contextlib.contextmanager
+def _recorded(
+    tracker: tracking.Tracker, config: config_lib.Config, about: dict[str, Any]
+) -> Iterator[None]:
+    """Starts the run, and says at the end how it went."""
+    tracker.start(config, {name: str(value) for name, value in about.items()})
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except stop.Interrupted:
+        status = "KILLED"
+        raise
+    finally:
+        tracker.finish(status)
+
+
+def _finish(tracker: tracking.Tracker, workdir: pathlib.Path) -> None:
+    """Curves and the bundle, once the training is complete."""
+    history = tracking.history(tracker)
+    if history and plots.available():
+        for path in plots.curves(history, workdir / "curves"):
+            tracker.artifact(path, "curves")
+    if (workdir / "bundle").is_dir():
+        tracker.model(workdir / "bundle")
