@@ -46,7 +46,7 @@ def interpret(mask: np.ndarray, n_classes: int, *, lossy: bool) -> Truth:
     values = np.unique(mask)
     if values.size == 0 or values[0] < 0:
         raise MaskError("negative values; save ids from 0")
-    if lossy or _is_noisy(values):
+    if lossy or _is_noisy(mask):
         return _from_classes(_denoised(mask, n_classes))
     if set(values.tolist()) <= {0, 255} and values[-1] == 255:
         if n_classes > 2:
@@ -85,21 +85,25 @@ def single(mask: np.ndarray, *, lossy: bool) -> Region:
 
     Raises MaskError.
     """
-    inside = mask != 0
-    found = mask[inside]
-    if found.size and (lossy or found.min() != found.max()):
-        if not (lossy or _is_noisy(np.unique(mask))):
+    region = _cropped(_denoised(mask, 2) if lossy else mask)
+    found = region.inside[region.inside != 0]
+    if found.size and found.min() != found.max():
+        if not _is_noisy(mask):
             some = ", ".join(map(str, np.unique(found)[:4]))
             raise MaskError(
                 f"several values ({some} ...) in the mask of one object; save "
                 "it as 0 and 255"
             )
-        inside = _denoised(mask, 2) == 1
-    rows, cols = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+        region = _cropped(_denoised(mask, 2))
+    return region._replace(inside=region.inside != 0)
+
+
+def _cropped(mask: np.ndarray) -> Region:
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:
-        return Region(0, 0, np.zeros((0, 0), bool))
-    box = inside[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    return Region(int(rows[0]), int(cols[0]), box.copy())
+        return Region(0, 0, mask[:0, :0])
+    box = mask[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    return Region(int(rows[0]), int(cols[0]), box)
 
 
 class Merged(NamedTuple):
@@ -154,17 +158,18 @@ def _from_classes(classes: np.ndarray) -> Truth:
     return Truth(classes, labels)
 
 
-def _is_noisy(values: np.ndarray) -> bool:
-    """Whether these are 0 and 255 with noise, and cannot be ids.
+def _is_noisy(mask: np.ndarray) -> bool:
+    """Whether the values are 0 and 255 with noise, and cannot be ids.
 
     Ids have no gap of 127 in their middle.
     """
-    middle = (values >= _LOW) & (values <= _HIGH)
+    if not _HIGH < mask.max(initial=0) <= 255:
+        return False
+    counts = np.bincount(mask.ravel(), minlength=256)
     return (
-        len(values) > 3
-        and values[0] < _LOW
-        and _HIGH < values[-1] <= 255
-        and not middle.any()
+        np.count_nonzero(counts) > 3
+        and counts[:_LOW].any()
+        and not counts[_LOW : _HIGH + 1].any()
     )
 
 

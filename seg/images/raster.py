@@ -3,13 +3,14 @@
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from seg import images
 from seg.images import tiff
 
 _FORMATS = ("PNG", "JPEG", "BMP")
 _ORIENTATION = 0x0112
+_EXIF_BYTES = 1 << 16
 _RGB_LIKE = ("CMYK", "YCbCr", "LAB", "RGBA", "RGBX", "RGBa", "PA")
 _GREY_LIKE = ("LA", "La")
 
@@ -28,9 +29,32 @@ def open_file(file: BinaryIO, name: str) -> Image.Image:
     return image
 
 
-def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 where there is none."""
-    return image.getexif().get(_ORIENTATION, 1)
+def orientation(image: Image.Image, file: BinaryIO) -> int:
+    """The EXIF orientation, 1 where there is none; nothing is decoded."""
+    if image.format != "PNG":
+        return image.getexif().get(_ORIENTATION, 1)
+    # Pillow decodes a PNG to look for EXIF behind the pixels
+    exif = Image.Exif()
+    exif.load(_png_exif(file))
+    return exif.get(_ORIENTATION, 1)
+
+
+def _png_exif(file: BinaryIO) -> bytes:
+    here = file.tell()
+    position = 8
+    while True:
+        file.seek(position)
+        start = file.read(8)
+        length, kind = int.from_bytes(start[:4], "big"), start[4:]
+        if len(start) < 8 or kind == b"IEND":
+            content = b""
+            break
+        if kind == b"eXIf":
+            content = file.read(min(length, _EXIF_BYTES))
+            break
+        position += 12 + length
+    file.seek(here)
+    return content
 
 
 def decode(
@@ -44,9 +68,9 @@ def decode(
     if image.format == "PNG":
         file.seek(24)
         depth, kind = file.read(2)
+    turned = orientation(image, file)
     if depth == 16 and kind != 0:
-        return tiff.upright(_deep_png(file, name), orientation(image))
-    ImageOps.exif_transpose(image, in_place=True)
+        return tiff.upright(_deep_png(file, name), turned)
     if image.mode == "P" and not mask:
         # by RGBA, as a palette may carry its transparency in bytes
         image = image.convert("RGBA").convert("RGB")
@@ -62,7 +86,7 @@ def decode(
     if mask and kind == 0 and depth in (2, 4):
         # Pillow scales these codes to 0 to 255
         pixels = pixels // (85 if depth == 2 else 17)
-    return pixels.reshape(*pixels.shape[:2], -1)
+    return tiff.upright(pixels.reshape(*pixels.shape[:2], -1), turned)
 
 
 def _only_alpha(image: Image.Image) -> bool:

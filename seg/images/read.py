@@ -29,7 +29,7 @@ import numpy as np
 from PIL import Image
 
 from seg import images
-from seg.images import raster, tiff
+from seg.images import pixel_types, raster, tiff
 
 MAX_PIXELS = 2**28  # rows x columns x pages, 16384 x 16384
 MAX_BYTES = 2**28
@@ -74,8 +74,8 @@ def read_image(
         if _is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=False)
         else:
-            pixels = _raster(file, name, size, mask=False)
-        return _storable(pixels, name)
+            pixels = _raster(file, name, size, select, mask=False)
+        return pixel_types.storable(pixels, name)
 
 
 def read_mask(
@@ -90,9 +90,9 @@ def read_mask(
             pixels = _tiff(file, name, size, select, mask=True)
             lossy = False
         else:
-            pixels = _raster(file, name, size, mask=True)
+            pixels = _raster(file, name, size, select, mask=True)
             lossy = _magic(file).startswith(b"\xff\xd8")
-        return _integers(_one_channel(pixels, name, lossy), name)
+        return pixel_types.codes(pixels, name, lossy)
 
 
 def read_header(
@@ -110,7 +110,7 @@ def read_header(
             image = raster.open_file(file, name)
             _check_raster(image, name, size)
             columns, rows = image.size
-            orientation = raster.orientation(image)
+            orientation = raster.orientation(image, file)
             lossy = image.format in ("JPEG", "MPO")
     turned = orientation in (5, 6, 7, 8)
     shape = (columns, rows) if turned else (rows, columns)
@@ -128,25 +128,12 @@ def as_channels(image: np.ndarray, n: int) -> np.ndarray:
     if (image.shape[-1], n) == (1, 3):
         return np.repeat(image, 3, axis=-1)
     if (image.shape[-1], n) == (3, 1):
-        return _luma(image)
+        return pixel_types.luma(image)
     raise images.ImageError(
         f"the image has {image.shape[-1]} channels, the model takes {n}; "
         "choose the channels, or train with model.in_channels="
         f"{image.shape[-1]}"
     )
-
-
-def _luma(image: np.ndarray) -> np.ndarray:
-    red, green, blue = np.moveaxis(image, -1, 0)
-    if image.dtype == np.float32:
-        return (0.299 * red + 0.587 * green + 0.114 * blue)[..., None]
-    # in integers, so that equal channels give exactly their value
-    weighted = (
-        299 * red.astype(np.uint32)
-        + 587 * green.astype(np.uint32)
-        + 114 * blue.astype(np.uint32)
-    )
-    return ((weighted + 500) // 1000).astype(image.dtype)[..., None]
 
 
 @contextlib.contextmanager
@@ -171,16 +158,22 @@ def _opened(
     except images.ImageError:
         raise
     except FileNotFoundError as error:
-        raise images.ImageError(f"{name}: no such file") from error
+        raise images.ImageError(
+            f"{name}: no such file; check the path"
+        ) from error
     except (IsADirectoryError, PermissionError) as error:
-        raise images.ImageError(f"{name}: {error.strerror}") from error
+        raise images.ImageError(
+            f"{name}: {error.strerror}; check the path"
+        ) from error
     except Image.DecompressionBombError as error:
         raise images.ImageError(
             f"{name}: declares over {2 * MAX_PIXELS / 1e6:.0f} megapixels, at "
             f"most {MAX_PIXELS / 1e6:.0f} are read; cut it into parts"
         ) from error
     except MemoryError as error:
-        raise images.ImageError(f"{name}: not enough memory") from error
+        raise images.ImageError(
+            f"{name}: not enough memory; cut it into parts"
+        ) from error
     # a broken file makes decoders raise anything, from struct.error to
     # IndexError; here, and only here, all of it means "corrupt"
     except Exception as error:
@@ -223,8 +216,14 @@ def _check_size(name: str, pixels: int, n_bytes: int, size: int) -> None:
         )
 
 
-def _raster(file: BinaryIO, name: str, size: int, *, mask: bool) -> np.ndarray:
+def _raster(
+    file: BinaryIO, name: str, size: int, select: str, *, mask: bool
+) -> np.ndarray:
     """The pixels of a PNG, JPEG or BMP, [H, W, C], upright."""
+    if select:
+        raise images.ImageError(
+            f"{name}: has no axes to choose from; leave out select={select!r}"
+        )
     image = raster.open_file(file, name)
     _check_raster(image, name, size)
     return raster.decode(image, file, name, mask=mask)
@@ -251,56 +250,3 @@ def _tiff(
     with tiff.opened(file, name, size) as plan:
         _check_tiff(plan, name, size)
         return tiff.decode(plan, name, select, mask=mask)
-
-
-def _storable(pixels: np.ndarray, name: str) -> np.ndarray:
-    """Converts to uint8, uint16 or float32; see the top of the module."""
-    kind = pixels.dtype.kind
-    if kind == "b":
-        return pixels.astype(np.uint8) * 255
-    if kind in "iu" and pixels.dtype not in (np.uint8, np.uint16):
-        low, high = int(pixels.min()), int(pixels.max())
-        fits = low >= 0 and high <= np.iinfo(np.uint16).max
-        pixels = pixels.astype(np.uint16 if fits else np.float32)
-    elif kind == "f":
-        pixels = pixels.astype(np.float32)
-        bad = pixels.size - int(np.count_nonzero(np.isfinite(pixels)))
-        if bad:
-            raise images.ImageError(
-                f"{name}: {bad} values are NaN or infinite; replace them"
-            )
-    elif kind not in "iu":
-        raise images.ImageError(
-            f"{name}: pixels of type {pixels.dtype}; save real numbers"
-        )
-    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("=")))
-
-
-def _one_channel(pixels: np.ndarray, name: str, lossy: bool) -> np.ndarray:
-    """[H, W] of a mask [H, W, C] whose channels are equal."""
-    if pixels.shape[-1] == 1:
-        return pixels[..., 0]
-    first = pixels[..., :1]
-    # JPEG's colour is never exactly grey
-    spread = np.abs(pixels.astype(np.int64) - first).max()
-    if pixels.shape[-1] == 3 and lossy and spread <= 48:
-        return _luma(pixels)[..., 0]
-    if spread:
-        raise images.ImageError(
-            f"{name}: a mask in colours, its {pixels.shape[-1]} channels "
-            "differ; save class or object numbers in one channel"
-        )
-    return first[..., 0]
-
-
-def _integers(pixels: np.ndarray, name: str) -> np.ndarray:
-    if pixels.dtype.kind == "b":
-        return pixels.astype(np.uint8) * 255
-    if pixels.dtype.kind == "f":
-        whole = pixels.astype(np.int64, copy=False)
-        if not np.array_equal(whole, pixels):
-            raise images.ImageError(
-                f"{name}: a mask with fractions or NaN; save whole numbers"
-            )
-        pixels = whole
-    return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("=")))

@@ -8,6 +8,7 @@ channels; any other axis longer than one needs a choice by the caller.
 import contextlib
 import contextvars
 import logging
+import math
 import os
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -86,7 +87,7 @@ def opened(file: BinaryIO, name: str, size: int) -> Iterator[Plan]:
 
 def _plan(tif: tifffile.TiffFile, name: str) -> Plan:
     if not tif.series:
-        raise images.ImageError(f"{name}: a TIFF without an image in it")
+        raise images.ImageError(f"{name}: no image in this TIFF; save it again")
     first, *others = tif.series
     # thumbnails, labels and pyramid levels are smaller; siblings are data
     siblings = [s for s in others if 2 * s.size > first.size]
@@ -110,17 +111,30 @@ def _check_whole(plan: Plan, name: str, size: int) -> None:
 
     tifffile would leave the pages out, or return zeros for the data.
     """
+    if None in plan.series.pages:
+        raise images.ImageError(
+            f"{name}: pages are missing, or in other files that its OME "
+            "metadata name; save the image as one file"
+        )
+    # tifffile would fill up what is missing of the strips, one by one
+    if any(
+        len(page.dataoffsets) < math.prod(page.chunked)
+        for page in plan.series.pages
+    ):
+        raise images.ImageError(
+            f"{name}: corrupt, it declares more strips than it has; save it "
+            "again"
+        )
     spans = [
         offset + count
         for page in plan.series.pages
-        if page is not None
         for offset, count in zip(
             page.dataoffsets, page.databytecounts, strict=False
         )
     ]
     complaints = _complaints.get() or []
     lost = any(text in line for line in complaints for text in _LOST)
-    if lost or None in plan.series.pages or max(spans, default=0) > size:
+    if lost or max(spans, default=0) > size:
         raise images.ImageError(
             f"{name}: truncated, its data reach beyond the end of the file "
             f"({size} bytes); copy it again"
@@ -156,7 +170,7 @@ def decode(plan: Plan, name: str, select: str, *, mask: bool) -> np.ndarray:
     if photometric == tifffile.PHOTOMETRIC.SEPARATED:
         raise images.ImageError(f"{name}: CMYK colours; save it as RGB or grey")
     if photometric == tifffile.PHOTOMETRIC.PALETTE and not mask:
-        colours = (plan.page.colormap.T // 257).astype(np.uint8)
+        colours = (plan.page.colormap.T // 256).astype(np.uint8)
         pixels = colours[pixels[..., 0]]
     elif photometric == tifffile.PHOTOMETRIC.MINISWHITE and not mask:
         pixels = _inverted(pixels)

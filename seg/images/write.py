@@ -75,8 +75,8 @@ def whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif temporary.exists():
+            temporary.unlink()
 
 
 def _elsewhere(error: OSError, temporary: pathlib.Path) -> bool:
