@@ -309,7 +309,7 @@ def _extension(m, y, valid):
 
 
 def _weights(m, y, valid):
-    """g of `_extension`, in the pixels' own order; 0 where not valid.
+    """g of `_extension`, in the pixels' own order; any value if not valid.
 
     Before its turn comes, F of the G true pixels and N others are mistaken: a
     true pixel then adds 1 / (G + N), another (G - F) / ((G + N) (G + N + 1)).
@@ -327,7 +327,6 @@ def _weights(m, y, valid):
     rise = jnp.where(fg, 1.0, (n_fg - f) / (union + 1)) / jnp.maximum(union, 1)
     # nothing is true: the first mistake costs all, J jumps from 0 to 1
     rise = jnp.where(n_fg > 0, rise, position == 0)
-    rise = jnp.where(position < jnp.sum(valid), rise, 0.0)
     return jnp.zeros(m.shape).at[order].set(rise, unique_indices=True)
 
 
