@@ -4,6 +4,7 @@ run.py       wires config -> pipeline -> loop
 loop.py      the one training story: batch, step, log, evaluate, save, resume
 step.py      every jit of training: create_state, train_step, eval_step
 losses.py    weighted sums of cross entropy, Dice, focal and Lovasz
+lovasz.py    the Lovasz extension of the Jaccard loss
 optim.py     learning-rate schedule, optimiser, averaged weights
 augment.py   paired changes of image and mask, on the device
 mesh.py      devices, shardings, host batch -> global array

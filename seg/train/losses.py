@@ -27,13 +27,7 @@ annotated. Averages are (sum, count) pairs that are divided last.
 `Loss.per_image`, each image. For K == 1 the one class is 1, so a group without
 foreground is left out by "present" and counts with "all" and "1".
 
-The Lovasz family is that of Berman, Rannen Triki and Blaschko, "The
-Lovasz-Softmax loss", CVPR 2018, arXiv:1705.08790, in the paper's letters.
-
-Softmax is written plane by plane, not over the last axis: on XLA:CPU, cross
-entropy + Dice of 8 x 256 x 256 x 3 with its gradient take 5 ms, against 38-64
-ms with one-hot arrays. optax's cross entropy, Dice and focal are the oracles
-of the tests; they have no mask and, for the sigmoid, take 2 to 4 times as long.
+The Lovasz family is in the letters of Berman et al. 2018; see `lovasz`.
 """
 
 import math
@@ -44,15 +38,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from seg import config
+from seg.train import lovasz
 
 IGNORE = 255
 """The class of a pixel that is not annotated."""
 
 _SMOOTH = 2.0
 """Added above and below in Dice: two empties agree. optax's 1, doubled."""
-
-_LAST = 0xFFFFFFFF
-"""The largest sort key, of ignored pixels."""
 
 
 def total(logits, classes, weight, loss: config.Loss):
@@ -282,74 +274,14 @@ def _over_classes(losses, n_true, n_annotated, loss: config.Loss):
 
 
 def _lovasz(m, truth, mask, loss: config.Loss):
-    """Mean of `_extension` over the chosen classes and the groups."""
+    """Mean of `lovasz.extension` over the chosen classes and the groups."""
     groups = (mask.shape[0] if loss.per_image else 1, -1)
     valid = (mask > 0).reshape(groups)
     losses, n_true = [], []
     for k in _chosen(loss, len(m)):
         y = truth[k].reshape(groups)
-        losses.append(jax.vmap(_extension)(m[k].reshape(groups), y, valid))
+        losses.append(
+            jax.vmap(lovasz.extension)(m[k].reshape(groups), y, valid)
+        )
         n_true.append(jnp.sum(y, 1))
     return _over_classes(losses, n_true, jnp.sum(valid, 1), loss)
-
-
-def _extension(m, y, valid):
-    """Lovasz extension of the Jaccard loss at the errors m >= 0.
-
-    sum_i m_i g_i(m), g_i = J({pi_1..pi_i}) - J({pi_1..pi_(i-1)}), where pi
-    sorts m in decreasing order and J(M) = |M| / |{y} u M| is the Jaccard loss
-    of mistaking the pixels M (Berman et al. 2018, definition 2).
-
-    Parameters: m float [N], y bool [N] (implies valid), valid bool [N].
-    Returns a scalar; its gradient with respect to m is g, a subgradient where
-    errors tie.
-    """
-    g = _weights(lax.stop_gradient(m), y, valid)
-    return jnp.sum(jnp.where(valid, m, 0) * lax.stop_gradient(g))
-
-
-def _weights(m, y, valid):
-    """g of `_extension`, in the pixels' own order; any value if not valid.
-
-    Before its turn comes, F of the G true pixels and N others are mistaken: a
-    true pixel then adds 1 / (G + N), another (G - F) / ((G + N) (G + N + 1)).
-    Differences of J itself, as in the authors' code, lose in float32 what they
-    look for when there are a million pixels.
-    """
-    order = _decreasing(m, valid)
-    fg = y[order]
-    n_fg = jnp.sum(fg)
-    position = jnp.arange(m.size)
-    f = jnp.cumsum(fg) - fg
-    # float32 from here: the product of two counts leaves int32
-    n = (position - f).astype(jnp.float32)
-    union = n_fg + n
-    rise = jnp.where(fg, 1.0, (n_fg - f) / (union + 1)) / jnp.maximum(union, 1)
-    # nothing is true: the first mistake costs all, J jumps from 0 to 1
-    rise = jnp.where(n_fg > 0, rise, position == 0)
-    return jnp.zeros(m.shape).at[order].set(rise, unique_indices=True)
-
-
-def _decreasing(m, valid):
-    """int32 [N] that sorts m >= 0 in decreasing order, the not valid last.
-
-    On a CPU, XLA sorts one array of integers 4 times as fast as a key with an
-    operand (8 x 256 x 256: 29 against 115 ms): key and index share 64 bits.
-    """
-    # the bits of a float >= 0 are ordered as the float is
-    bits = lax.bitcast_convert_type(m, jnp.uint32)
-    key = jnp.where(valid, jnp.uint32(0x7FFFFFFF) - bits, jnp.uint32(_LAST))
-    return lax.platform_dependent(key, cpu=_order_packed, default=_order_pair)
-
-
-def _order_packed(key):
-    index = jnp.arange(key.size, dtype=jnp.uint32)
-    with jax.enable_x64(True):
-        wide = key.astype(jnp.uint64) << jnp.uint64(32)
-        wide = lax.sort(wide | index.astype(jnp.uint64), is_stable=False)
-        return (wide & jnp.uint64(0xFFFFFFFF)).astype(jnp.int32)
-
-
-def _order_pair(key):
-    index = jnp.arange(key.size, dtype=jnp.int32)
-    return lax.sort((key, index), num_keys=1, is_stable=False)[1]

@@ -103,10 +103,10 @@ def errors(name, logits, truth):
             yield np.abs(y - 1 / (1 + np.exp(-z))), y
 
 
-def lovasz(name, logits, truth, per_image=False, chosen="present"):
+def lovasz_loss(name, logits, truth, per_image=False, chosen="present"):
     if per_image:
         parts = [
-            lovasz(name, z[None], c[None], chosen=chosen)
+            lovasz_loss(name, z[None], c[None], chosen=chosen)
             for z, c in zip(logits, truth, strict=True)
         ]
         return np.mean([part for part in parts if part is not None])
@@ -181,7 +181,7 @@ def test_lovasz_equals_its_definition(per_image, chosen):
             truth[1][truth[1] == max(n_classes - 1, 1)] = 0
             found = every(logits, truth, per_image=per_image, classes=chosen)
             for name in LOVASZ[n_classes]:
-                true = lovasz(name, logits, truth, per_image, chosen)
+                true = lovasz_loss(name, logits, truth, per_image, chosen)
                 assert found[name][0] == pytest.approx(true, rel=1e-5), name
 
 
@@ -198,7 +198,7 @@ def test_lovasz_gradient_equals_finite_differences(n_classes, per_image):
             for sign in (1, -1):
                 moved = np.float64(logits)
                 moved[at] += sign * step
-                ends.append(lovasz(name, moved, truth, per_image))
+                ends.append(lovasz_loss(name, moved, truth, per_image))
             true[at] = (ends[0] - ends[1]) / (2 * step)
         np.testing.assert_allclose(found[name][1], true, atol=2e-6)
 
@@ -210,45 +210,6 @@ def test_lovasz_at_tied_errors_still_adds_up():
     for name, error in (("lovasz_hinge", 1), ("lovasz_sigmoid", 0.5)):
         assert found[name][0] == pytest.approx(error, rel=1e-6)
         assert (found[name][1] != 0).any()
-
-
-def test_the_weights_are_exact_for_a_million_pixels():
-    # the published differences of float32 are wrong by per cents here
-    n = 1 << 20
-    rng = np.random.default_rng(0)
-    m, y = rng.random(n).astype(np.float32), rng.random(n) < 0.1
-    found = np.asarray(jax.jit(losses._weights)(m, y, np.ones(n, bool)))
-    order = np.argsort(-m, kind="stable")
-    fg = np.float64(y[order])
-    jaccard = 1 - (fg.sum() - fg.cumsum()) / (fg.sum() + (1 - fg).cumsum())
-    true = np.diff(jaccard, prepend=0)
-    np.testing.assert_allclose(np.sort(found), np.sort(true), rtol=1e-4)
-    assert found.sum(dtype=float) == pytest.approx(1, abs=1e-4)
-
-
-def test_both_sorts_agree_and_put_the_ignored_last():
-    rng = np.random.default_rng(0)
-    m = np.append(rng.permutation(97), [0, 0, 1e30]).astype(np.float32) / 7
-    valid = np.arange(100) % 5 > 0
-    order = np.asarray(losses._decreasing(m, valid))
-    n = valid.sum()
-    assert valid[order[:n]].all()
-    assert not valid[order[n:]].any()
-    assert (np.diff(m[order[:n]]) <= 0).all()
-    key = jnp.asarray(rng.permutation(99) + 2**31 - 50, jnp.uint32)
-    np.testing.assert_array_equal(
-        losses._order_packed(key), losses._order_pair(key)
-    )
-
-
-def test_lovasz_is_convex_in_the_errors():
-    rng = np.random.default_rng(0)
-    a, b = rng.random((2, 30, 12)).astype(np.float32)
-    truth, valid = rng.random((30, 12)) < 0.5, np.ones((30, 12), bool)
-    f = jax.jit(jax.vmap(losses._extension))
-    middle = f((a + b) / 2, truth, valid)
-    ends = f(a, truth, valid) + f(b, truth, valid)
-    assert (middle <= ends / 2 + 1e-6).all()
 
 
 # --- Empty masks, ignored pixels, padding: every term
