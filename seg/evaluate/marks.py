@@ -99,7 +99,7 @@ def objects_overlay(
     _fill(canvas, labels > 0, tint[labels > 0], 0.25)
     # lines run inside their objects, where the class is known
     inside = labels > 0
-    lines = inside & (write.outlines(labels, 2 if side else 1) > 0)
+    lines = inside & (write.outlines(labels, 3 if side else 1) > 0)
     canvas[lines] = tint[lines]
     return canvas
 
