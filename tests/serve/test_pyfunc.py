@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 
 import mlflow
 import numpy as np
@@ -65,13 +66,26 @@ def test_what_does_not_fit_the_signature_is_refused(logged):
     colour = np.zeros((1, 8, 8, 3), np.float32)
     with pytest.raises(mlflow.MlflowException, match="shape"):
         model.predict(colour)
-    with pytest.raises(config.UserError, match="dtype"):
+    with pytest.raises(config.UserError, match="dtype 'uint9'"):
         model.predict(colour[..., :1], {"dtype": "uint9"})
+
+
+def test_the_class_alone_segments_a_batch(logged):
+    from seg.serve import pyfunc  # mlflow's import warns
+
+    segmenter = pyfunc.Segmenter()
+    context = types.SimpleNamespace(artifacts={"bundle": logged[1]})
+    segmenter.load_context(context)
+    images = np.random.default_rng(0).uniform(0, 255, (2, 20, 33, 1))
+    labels = segmenter.predict(context, images, {"dtype": "uint8"})
+    assert labels.dtype == np.int32 and labels.shape == (2, 20, 33)
+    with pytest.raises(config.UserError, match="dtype"):
+        segmenter.predict(context, images, {"dtype": "int"})
 
 
 def test_the_model_stands_once_however_often_it_is_uploaded(logged):
     tracker, _, uri = logged
-    spool = pathlib.Path(tracker._spool.path)
+    spool = pathlib.Path(tracker.spool.path)
     for _ in range(2):
         spool.with_suffix(".sent").unlink()
         tracking.sync(spool.parent, uri)

@@ -101,6 +101,21 @@ def test_after_a_resume_each_step_stands_once(client):
     assert "config_changed" not in run.data.tags
 
 
+def test_what_is_measured_anew_for_a_step_counts_if_it_differs(client):
+    _track("work", steps=[3])
+    tracker = tracking.build(_config().track, "work")
+    tracker.start(_config(), {})
+    for _ in range(2):
+        tracker.metrics(3, {"test/dice": 0.8, "train/loss": 0.25}, again=True)
+        tracker.metrics(3, {"test/dice": 0.9}, again=True)
+        tracker.metrics(3, {"test/dice": 0.7})
+    tracker.finish("FINISHED")
+    assert _steps(client, tracker.run_id) == [3]
+    assert client.get_run(tracker.run_id).data.metrics["test/dice"] == 0.9
+    values = [v for _, v in tracking.history(tracker) if "test/dice" in v]
+    assert [v["test/dice"] for v in values] == [0.8, 0.9, 0.8, 0.9]
+
+
 def test_a_resume_with_another_config_says_what_changed(client):
     _track("work", steps=[0])
     changed = config.replace(_config(), {"train.seed": 7})

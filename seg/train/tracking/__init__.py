@@ -27,8 +27,10 @@ class Tracker(Protocol):
     """What a training tells of itself.
 
     `run` is the run's id, for the `parent` of others. A metric is a float of
-    any value; infinities and NaN are recorded as such. An artifact is a local
-    file, put into `folder` of the run. `model` takes a bundle's folder.
+    any value; infinities and NaN are recorded as such. `again` says that the
+    values are measured anew for a step, and not those of a repeated step: they
+    are recorded where they differ. An artifact is a local file, put into
+    `folder` of the run. `model` takes a bundle's folder.
     `finish` takes "FINISHED", "FAILED" or "KILLED", and is the last call.
     """
 
@@ -38,7 +40,9 @@ class Tracker(Protocol):
         self, config: config_lib.Config, tags: Mapping[str, str]
     ) -> None: ...
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
+    def metrics(
+        self, step: int, values: Mapping[str, float], *, again: bool = False
+    ) -> None: ...
 
     def artifact(self, path: str | os.PathLike, folder: str = "") -> None: ...
 
@@ -55,7 +59,9 @@ class NullTracker:
     def start(self, config: config_lib.Config, tags: Mapping[str, str]) -> None:
         """See Tracker."""
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(
+        self, step: int, values: Mapping[str, float], *, again: bool = False
+    ) -> None:
         """See Tracker."""
 
     def artifact(self, path: str | os.PathLike, folder: str = "") -> None:

@@ -53,9 +53,11 @@ class MlflowTracker:
         if not answered and not self._uploader.uri.startswith("sqlite"):
             self._failed("no answer yet")
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+    def metrics(
+        self, step: int, values: Mapping[str, float], *, again: bool = False
+    ) -> None:
         """See Tracker."""
-        self.spool.metrics(step, values)
+        self.spool.metrics(step, values, again=again)
         self._new.set()
 
     def artifact(self, path: str | os.PathLike, folder: str = "") -> None:

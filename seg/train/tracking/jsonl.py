@@ -11,9 +11,11 @@ finish    status
 A run that is resumed appends to its spool. A metric that stands there for a
 step already is not recorded again: steps that are repeated after a kill give
 the same values, and each stands once in every history made from the spool.
+What is measured anew (`again`) is recorded if it differs; the last one counts.
 Needs the standard library only.
 """
 
+import fcntl
 import json
 import math
 import os
@@ -52,7 +54,7 @@ class JsonlTracker:
         self._told = {"name": name, "experiment": experiment, "parent": parent}
         self._folder = path.parent.resolve()
         self._absolute = self._folder / path.name
-        self._seen: set[tuple[str, int]] = set()
+        self._seen: dict[tuple[str, int], float | str] = {}
         self._names: dict[str, str] = {}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,8 @@ class JsonlTracker:
                 self.run = record["run"]
             elif record["kind"] == "metrics":
                 step = record["step"]
-                self._seen.update((name, step) for name in record["values"])
+                for name, value in record["values"].items():
+                    self._seen[name, step] = value
 
     def start(self, config: config_lib.Config, tags: Mapping[str, str]) -> None:
         """Records the config (as params and whole, as an artifact) and tags."""
@@ -85,14 +88,16 @@ class JsonlTracker:
         path.write_text(config_lib.to_json(config))
         self.artifact(path)
 
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Records the values that this step does not have yet."""
+    def metrics(
+        self, step: int, values: Mapping[str, float], *, again: bool = False
+    ) -> None:
+        """Records the values that this step does not have yet; see Tracker."""
         new = {}
         for raw, value in values.items():
-            name = self._name(raw)
-            if (name, step) not in self._seen:
-                self._seen.add((name, step))
-                new[name] = _number(float(value))
+            name, number = self._name(raw), _number(float(value))
+            old = self._seen.get((name, step))
+            if old is None or (again and old != number):
+                new[name] = self._seen[name, step] = number
         if new:
             self._append("metrics", step=int(step), values=new)
 
@@ -121,6 +126,7 @@ class JsonlTracker:
         line = json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             with self._absolute.open("ab") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # an evaluation may write too
                 file.write(line.encode())  # there even if the process is killed
         except OSError as error:
             raise _unwritable(self.path, error) from error
@@ -142,6 +148,7 @@ class JsonlTracker:
     def _mend(self) -> None:
         """Cuts off a last line that a killed process has not finished."""
         with self._absolute.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             text = file.read()
             file.truncate(text.rfind(b"\n") + 1)
