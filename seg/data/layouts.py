@@ -18,7 +18,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
+from concurrent import futures
 
 import numpy as np
 
@@ -111,6 +113,14 @@ FINDERS: dict[str, Callable[[files.Tree], Found]] = {
 }
 
 
+_WANTS = {
+    "dsb2018": "ID/images/ID.png and ID/masks/*.png",
+    "stardist": "train/images/*.tif, train/masks/*.tif and the same in test/",
+    "folders": "images/ and masks/, or train/inputs/ and train/masks/, with "
+    "equal stems",
+}
+
+
 def scan(config: config_lib.Config) -> list[Sample]:
     """The samples of a config, sorted by id, none of them read but for groups.
 
@@ -134,10 +144,7 @@ def _from_files(config: config_lib.Config) -> list[Sample]:
             "verify lists all)"
         )
     if not found:
-        raise config_lib.UserError(
-            f"data.path={data.path} has no labelled images as data.layout="
-            f"{data.layout} wants them; see seg/data/README.md"
-        )
+        raise config_lib.UserError(str(_nothing(data)))
     if data.split == "group":
         found = [pair._replace(split="") for pair in found]
     groups = _groups(tree, found, data)
@@ -156,6 +163,11 @@ def _from_files(config: config_lib.Config) -> list[Sample]:
         samples, data.val_frac, data.test_frac, data.split_seed
     )
     return [dataclasses.replace(s, split=chosen[s.id]) for s in samples]
+
+
+def _nothing(data: config_lib.Data) -> Defect:
+    what = f"no labelled images for data.layout={data.layout}"
+    return Defect(data.path, what, f"it wants {_WANTS[data.layout]}")
 
 
 def _groups(
@@ -222,10 +234,15 @@ def verify(config: config_lib.Config) -> list[Defect]:
     tree = files.open_tree(config.data.path)
     found, defects = FINDERS[config.data.layout](tree)
     if not found and not defects:
-        what = f"no labelled images as data.layout={config.data.layout} wants"
-        return [Defect(config.data.path, what, "see seg/data/README.md")]
-    for pair in found:
-        defects += pairs.examine(tree, pair, config)[1]
+        return [_nothing(config.data)]
+
+    def examine(pair: Pair) -> list[Defect]:
+        return pairs.examine(tree, pair, config)[1]
+
+    # decoders let go of the interpreter's lock: threads help
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for more in pool.map(examine, found):
+            defects += more
     if config.data.split != "group":
         defects += _leaks(tree, found)
     return sorted(set(defects))

@@ -8,7 +8,7 @@ classes with the background:
 | 0 and 255 (or noise around them, as JPEG makes) | 255 is class 1 | error |
 | up to n - 1 | class ids | class ids |
 | these and 255, in 8 bits | 255 = not annotated | 255 = not annotated |
-| others | object ids | error |
+| others | object ids, if hardly any object is in pieces | error |
 
 Class ids say nothing of objects: the objects are then the connected regions of
 a class, diagonal steps included. Where a value could mean two things, it is an
@@ -161,7 +161,7 @@ def _from_classes(classes: np.ndarray) -> Truth:
 def _is_noisy(mask: np.ndarray) -> bool:
     """Whether the values are 0 and 255 with noise, and cannot be ids.
 
-    Ids have no gap of 127 in their middle.
+    Ids have no gap of 127 in their middle, but for a lone 255.
     """
     if not _HIGH < mask.max(initial=0) <= 255:
         return False
@@ -169,6 +169,7 @@ def _is_noisy(mask: np.ndarray) -> bool:
     return (
         np.count_nonzero(counts) > 3
         and counts[:_LOW].any()
+        and counts[_HIGH + 1 : 255].any()
         and not counts[_LOW : _HIGH + 1].any()
     )
 
@@ -190,17 +191,22 @@ def _denoised(mask: np.ndarray, n_classes: int) -> np.ndarray:
 
 
 def _check_ids(mask: np.ndarray, values: np.ndarray) -> None:
-    """Raises MaskError where the values may be something else than ids."""
+    """Raises MaskError where the values may be something else than ids.
+
+    An object is one region, seldom several; classes and grey levels are many.
+    """
+    from skimage import measure  # a second to import, and seldom needed
+
     above = values[values > 0]
-    if len(above) == 1:
-        _, n = ndimage.label(mask, np.ones((3, 3), int))
-        if n > 1:
-            raise MaskError(
-                f"0 and {above[0]} only, in {n} regions: one object or {n}? "
-                "save a mask as 0 and 255, or each object with its id"
-            )
+    n_regions = int(measure.label(mask, connectivity=2).max())
+    if n_regions > (1.5 * len(above) + 1 if len(above) > 1 else 1):
+        raise MaskError(
+            f"{len(above)} values up to {above[-1]} in {n_regions} regions, "
+            "are they objects?; save each object with an id of its own, a "
+            "mask as 0 and 255, or name all classes"
+        )
     if mask.dtype.itemsize == 1 and above[-1] == 255 and above[-2] < 200:
         raise MaskError(
-            f"ids up to {above[-2]}, and 255: an object, or not annotated? "
+            f"ids up to {above[-2]} and 255, an object or not annotated?; "
             "save object ids in 16 bits"
         )
