@@ -28,6 +28,7 @@ from seg import config as config_lib
 from seg import flags
 
 if typing.TYPE_CHECKING:
+    from seg.data import layouts
     from seg.predict import bulk
     from seg.predict.predictor import Predictor
 
@@ -190,8 +191,10 @@ def info(inputs: list[str]) -> None:
         "classes": ", ".join(config.classes),
         "normalize": config.data.normalize,
         **{f"predict.{k}": v for k, v in vars(config.predict).items()},
-        **model.meta,
     }
+    for key, value in model.meta.items():
+        nested = value if isinstance(value, dict) else {"": value}
+        lines |= {f"{key} {name}".strip(): v for name, v in nested.items()}
     width = max(map(len, lines))
     for key, value in lines.items():
         print(f"{key:{width}}  {value}")
@@ -228,22 +231,48 @@ def _export_flags() -> None:
 def verify(inputs: list[str]) -> int:
     """seg verify DIR
 
-    Lists all defects of a folder (or zip) of labelled images at once.
+    Lists all defects of a folder (or zip) of labelled images at once. Which
+    layout it has is found out, unless --data.layout or --experiment says so.
     """
     from seg.data import layouts
 
     (name,) = _arguments(inputs, "DIR")
-    config = config_lib.replace(
-        config_lib.Config(),
-        {"data.layout": "folders", "data.path": name} | flags.overrides(),
-    )
-    defects = layouts.verify(config_lib.check(config))
+    config = config_lib.replace(flags.resolve(), {"data.path": name})
+    if FLAGS.experiment or FLAGS["data.layout"].present:
+        defects = layouts.verify(config)
+    else:
+        config, defects = _find_layout(config)
     for defect in defects:
         print(f"{defect.file}: {defect.what}; {defect.remedy}")
+    where = f"{name} as data.layout={config.data.layout}"
     if defects:
-        raise config_lib.UserError(f"{name}: {len(defects)} defects")
-    print(f"{name}: no defects")
+        raise config_lib.UserError(f"{len(defects)} defects in {where}")
+    print(f"no defects in {where}")
     return flags.DONE
+
+
+def _find_layout(
+    config: config_lib.Config,
+) -> tuple[config_lib.Config, list["layouts.Defect"]]:
+    """The config with the layout that the files have, and their defects."""
+    from seg.data import files, layouts
+
+    def verified(layout: str) -> tuple[config_lib.Config, list[layouts.Defect]]:
+        named = config_lib.replace(config, {"data.layout": layout})
+        return named, layouts.verify(named)
+
+    tree = files.open_tree(config.data.path)
+    n_found = {
+        layout: len(layouts.FINDERS[layout](tree)[0])
+        for layout in ("folders", "stardist", "dsb2018")
+    }
+    layout = max(n_found, key=n_found.__getitem__)
+    guess = verified(layout)
+    # Two layouts differ in what a mask's numbers mean: where they are no
+    # classes in most of the masks, they are objects.
+    if layout == "folders" and 2 * len(guess[1]) > n_found[layout]:
+        guess = min(guess, verified("stardist"), key=lambda it: len(it[1]))
+    return guess
 
 
 def track_sync(inputs: list[str]) -> None:
@@ -254,7 +283,9 @@ def track_sync(inputs: list[str]) -> None:
     from seg.train import tracking
 
     (name,) = _arguments(inputs, "DIR")
-    tracking.sync(pathlib.Path(name), FLAGS["track.uri"].value)
+    runs = tracking.sync(name, FLAGS["track.uri"].value)
+    for folder, run in runs.items():
+        print(f"{folder}: run {run}")
 
 
 def _arguments(inputs: list[str], *names: str) -> list[str]:
@@ -276,9 +307,7 @@ COMMANDS = {
     "predict": Command(predict, _predict_flags),
     "info": Command(info),
     "export": Command(export, _export_flags),
-    "verify": Command(
-        verify, lambda: flags.define(("data",), experiment=False)
-    ),
+    "verify": Command(verify, flags.define),
     "track-sync": Command(
         track_sync, lambda: flags.define(("track",), experiment=False)
     ),
@@ -302,6 +331,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if {"-h", "--help"} & set(argv[1:]):
         _help(command)
         sys.exit(flags.DONE)
+    flags.show_log()
     flags.run(command.run, [f"seg {name}", *argv[1:]])
 
 

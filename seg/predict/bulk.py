@@ -53,28 +53,32 @@ def expand(inputs: Iterable[str], out: Path) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for text in inputs:
-        path = Path(text).expanduser()
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = _images(path.iterdir(), out)
-            if not files:
-                raise config_lib.UserError(
-                    f"{text}: no images in this folder (known: "
-                    f"{', '.join(read.SUFFIXES)}); for folders in it, give "
-                    f"'{path}/**/*.png'"
-                )
-        else:
-            matches = glob.glob(str(path), recursive=True)
-            files = _images(map(Path, matches), out)
-            if not files:
-                raise config_lib.UserError(
-                    f"{text}: no such file or folder, nor a pattern that "
-                    "matches an image; check the path"
-                )
+        try:
+            files = _named(text, out)
+        except OSError as error:
+            raise config_lib.UserError(f"{text}: {error.strerror}") from error
         # Not resolved: a link's name may be the only one that says anything.
         found |= dict.fromkeys(Path(os.path.abspath(file)) for file in files)
     return list(found)
+
+
+def _named(text: str, out: Path) -> list[Path]:
+    path = Path(text).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        if files := _images(path.iterdir(), out):
+            return files
+        raise config_lib.UserError(
+            f"{text}: no images in this folder ({', '.join(read.SUFFIXES)}); "
+            f"for folders in it, give '{path}/**/*.png'"
+        )
+    if files := _images(map(Path, glob.glob(str(path), recursive=True)), out):
+        return files
+    raise config_lib.UserError(
+        f"{text}: no such file or folder, nor a pattern that matches an "
+        "image; check the path"
+    )
 
 
 def _images(paths: Iterable[Path], out: Path) -> list[Path]:
@@ -185,9 +189,14 @@ def _tables(
             form.write(out / form.name, rows)
     if outcome.failures:
         failed = [
-            {"image": str(image), "error": reason}
+            {"image": _text(str(image)), "error": _text(reason)}
             for image, reason in outcome.failures
         ]
         formats.write_table(out / _FAILURES, failed, ("image", "error"))
     else:
         (out / _FAILURES).unlink(missing_ok=True)
+
+
+def _text(name: str) -> str:
+    """Without what is no Unicode, as a file's name may have it."""
+    return name.encode(errors="replace").decode()

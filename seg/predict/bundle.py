@@ -222,7 +222,13 @@ def load(folder: str | os.PathLike) -> Bundle:
 
     Raises UserError naming what is missing, damaged, or of a newer format.
     """
-    folder = pathlib.Path(folder)
+    try:
+        return _load(pathlib.Path(folder))
+    except OSError as error:
+        raise _refused(pathlib.Path(folder), str(error)) from error
+
+
+def _load(folder: pathlib.Path) -> Bundle:
     tree = _read(folder)
     for name, sha256 in tree["files"].items():
         if pathlib.PurePath(name).name != name or not (folder / name).is_file():

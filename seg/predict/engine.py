@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+_LOG = logging.getLogger(__name__)
+
 # Windows for images smaller than the tile, as shares of the tile: few enough
 # that a folder of odd sizes compiles little, close enough that little is
 # computed in vain.
@@ -74,7 +76,7 @@ class Engine:
                     raise OutOfMemory(str(error).splitlines()[0]) from error
                 n = (n + 1) // 2
                 self._fits[window] = n
-                logging.warning(
+                _LOG.warning(
                     "out of memory: %d windows of %d px at a time", n, window
                 )
 

@@ -25,6 +25,7 @@ from seg.predict import bundle as bundle_lib
 
 Image = np.ndarray | str | os.PathLike[str] | bytes
 
+_LOG = logging.getLogger(__name__)
 _MAX_CHANNELS = 4
 
 
@@ -131,7 +132,7 @@ class Predictor:
                         f"out of memory with one window of {window} px; free "
                         "the device or set JAX_PLATFORMS=cpu"
                     ) from error
-                logging.warning("out of memory: windows of %d px", self._tile)
+                _LOG.warning("out of memory: windows of %d px", self._tile)
 
     def _stitch(
         self, pixels: np.ndarray, stats: np.ndarray, window: int

@@ -1,0 +1,268 @@
+"""Claims about many images: one bad one stops nothing, a stop loses nothing."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from seg import config
+from seg.images import formats
+from seg.predict import bulk, predictor
+
+NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
+
+
+def draw(path, shape=(40, 50)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    seed = sum(path.name.encode()) + len(path.parts)
+    pixels = np.random.default_rng(seed).integers(0, 255, shape)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def use(tiny):
+    return predictor.Predictor(tiny)
+
+
+def run(inputs, out, use, names=("labels", "csv"), settings=None, **kwargs):
+    out = pathlib.Path(out).absolute()
+    images = bulk.expand(map(str, inputs), out)
+    return bulk.run(
+        images, out, names, settings or {"model": "a"}, lambda: use, **kwargs
+    )
+
+
+def files(folder):
+    """Name -> content of all files but the records."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(pathlib.Path(folder).rglob("*"))
+        if path.is_file() and ".seg" not in path.parts
+    }
+
+
+def test_each_image_gets_its_files_and_all_one_table(tmp_path, use):
+    draw(tmp_path / "in" / "a.png")
+    draw(tmp_path / "in" / "b.PNG", (33, 20))
+    (tmp_path / "in" / "notes.txt").write_text("no image")
+    outcome = run(["in"], "out", use, NAMES)
+    assert (outcome.n_done, outcome.failures) == (2, [])
+    per_image = (
+        "labels.tif",
+        "classes.png",
+        "overlay.png",
+        "probabilities.tif",
+    )
+    wanted = {f"{stem}_{end}" for stem in "ab" for end in per_image}
+    assert files("out").keys() == wanted | {"objects.csv"}
+    labels = tifffile.imread("out/b_labels.tif")
+    assert labels.shape == (33, 20)
+    assert labels.dtype == np.uint16
+    rows = formats.read_table("out/objects.csv")
+    n_objects = {
+        stem: tifffile.imread(f"out/{stem}_labels.tif").max() for stem in "ab"
+    }
+    for stem, n in n_objects.items():
+        ids = [row["label"] for row in rows if row["image"] == stem]
+        assert ids == list(range(1, n + 1))
+    assert len(rows) == sum(n_objects.values()) > 0
+
+
+def test_one_bad_image_stops_nothing(tmp_path, use):
+    for name in ("a.png", "z.png"):
+        draw(tmp_path / "in" / name)
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot")
+    tifffile.imwrite("in/two.tif", np.zeros((2, 9, 9), np.uint8))
+    tifffile.imwrite("in/nan.tif", np.full((9, 9), np.nan, np.float32))
+    outcome = run(["in"], "out", use)
+    assert (outcome.n_done, len(outcome.failures)) == (2, 3)
+    rows = formats.read_table("out/failures.csv")
+    assert [pathlib.Path(row["image"]).name for row in rows] == [
+        "broken.png",
+        "nan.tif",
+        "two.tif",
+    ]
+    assert "NaN" in rows[1]["error"]
+    for name in ("broken.png", "nan.tif", "two.tif"):
+        os.remove(tmp_path / "in" / name)
+    assert run(["in"], "out", use).n_skipped == 2
+    assert not (tmp_path / "out" / "failures.csv").exists()
+
+
+def test_a_finished_folder_needs_no_predictor(tmp_path, use):
+    draw(tmp_path / "a.png")
+    run(["a.png"], "out", use)
+    before = files("out")
+    os.remove("out/objects.csv")
+    outcome = run(["a.png"], "out", None)
+    assert (outcome.n_done, outcome.n_skipped) == (0, 1)
+    assert files("out") == before
+
+
+def test_an_image_is_done_again_when_it_or_the_settings_changed(tmp_path, use):
+    path = draw(tmp_path / "a.png")
+    assert run([path], "out", use).n_done == 1
+    assert run([path], "out", use).n_done == 0
+    assert run([path], "out", use, overwrite=True).n_done == 1
+    assert run([path], "out", use, settings={"model": "b"}).n_done == 1
+    assert run([path], "out", use, names=("classes",)).n_done == 1
+    assert run([path], "out", use, names=("classes",)).n_done == 0
+    draw(path, (20, 21))
+    assert run([path], "out", use, names=("classes",)).n_done == 1
+    os.remove("out/a_classes.png")
+    assert run([path], "out", use, names=("classes",)).n_done == 1
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", range(5))
+def test_an_interrupted_run_ends_as_if_it_never_was(tmp_path, use, after):
+    for number in range(4):
+        draw(tmp_path / "in" / f"{number}.png", (34, 40 + number))
+    run(["in"], "whole", use, NAMES)
+
+    def stops(images):
+        for n, image in enumerate(images):
+            if n == after:
+                raise Interrupted
+            yield image
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(["in"], "out", use, NAMES, progress=stops)
+    assert not (tmp_path / "out" / "objects.csv").exists()
+    outcome = run(["in"], "out", use, NAMES)
+    assert outcome.n_skipped == after
+    assert files("out") == files("whole")
+
+
+def test_killed_between_results_and_record_the_image_is_done_again(
+    tmp_path, use
+):
+    draw(tmp_path / "a.png")
+    run(["a.png"], "out", use)
+    before = files("out")
+    (record,) = pathlib.Path("out/.seg").iterdir()
+    text = record.read_text()
+    for damage in ("", text[: len(text) // 2], "[]", "{}"):
+        record.write_text(damage)
+        assert run(["a.png"], "out", use).n_done == 1
+        assert files("out") == before
+
+
+def test_equal_stems_never_meet(tmp_path, use):
+    sources = [
+        draw(tmp_path / name)
+        for name in ("x/a.png", "y/a.png", "z/a.png", "z/a.bmp", "z/b.png")
+    ]
+    assert run(sources, "out", use).n_done == 5
+    assert {name.removesuffix("_labels.tif") for name in files("out")} - {
+        "objects.csv"
+    } == {"x_a", "y_a", "z_a_png", "z_a_bmp", "b"}
+    rows = formats.read_table("out/objects.csv")
+    assert {row["image"] for row in rows} <= {
+        "x_a", "y_a", "z_a_png", "z_a_bmp", "b",
+    }  # fmt: skip
+    assert run(reversed(sources), "out", use).n_skipped == 5
+
+
+def test_equal_stems_of_two_calls_never_meet(tmp_path, use):
+    first, second, third = (
+        draw(tmp_path / folder / "a.png") for folder in "xyz"
+    )
+    run([first], "out", use)
+    before = files("out")["a_labels.tif"]
+    run([second], "out", use)
+    run([third, first], "out", use)
+    assert files("out")["a_labels.tif"] == before
+    assert {name[:1] for name in files("out") if "labels" in name} == set("ayz")
+    # one table of all that lies there
+    rows = formats.read_table("out/objects.csv")
+    assert [row["image"] for row in rows] == sorted(
+        row["image"] for row in rows
+    )
+    assert {row["image"] for row in rows} == {"a", "y_a", "z_a"}
+
+
+def test_names_may_be_long_or_no_unicode(tmp_path, use):
+    long = "ü" * 120
+    draw(tmp_path / "in" / f"{long}1.png")
+    draw(tmp_path / "in" / f"{long}2.png")
+    strange = os.fsdecode(b"in/caf\xe9.png")
+    os.rename(draw(tmp_path / "in" / "x.png"), strange)
+    outcome = run(["in"], "out", use, NAMES)
+    assert (outcome.n_done, outcome.failures) == (3, [])
+    assert len([name for name in files("out") if "labels" in name]) == 3
+    assert run(["in"], "out", use, NAMES).n_skipped == 3
+    pathlib.Path(strange).write_bytes(b"broken now")
+    assert len(run(["in"], "out", use, NAMES).failures) == 1
+    assert "caf" in pathlib.Path("out/failures.csv").read_text()
+
+
+def test_an_image_that_broke_leaves_the_table(tmp_path, use):
+    path = draw(tmp_path / "a.png")
+    draw(tmp_path / "b.png")
+    run(["a.png", "b.png"], "out", use)
+    path.write_bytes(b"broken now")
+    run(["a.png", "b.png"], "out", use)
+    rows = formats.read_table("out/objects.csv")
+    assert {row["image"] for row in rows} == {"b"}
+
+
+def test_folders_and_globs_become_images(tmp_path):
+    for name in ("in/b.png", "in/a.tif", "in/sub/c.jpg", "in/.hidden.png"):
+        draw(tmp_path / name)
+    (tmp_path / "in" / "d.txt").write_text("")
+    out = tmp_path / "out"
+
+    def names(*inputs):
+        return [path.name for path in bulk.expand(inputs, out)]
+
+    assert names("in") == ["a.tif", "b.png"]
+    assert names("in/b.png", "in", "in/*.png") == ["b.png", "a.tif"]
+    assert names("in/**/*.*") == ["a.tif", "b.png", "c.jpg"]
+    assert names("in/d.txt") == ["d.txt"]  # named itself: reading will tell
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("empty", "no images in this folder"),
+        ("nowhere", "nowhere: no such file or folder"),
+        ("empty/*.png", "nor a pattern that matches"),
+    ],
+)
+def test_an_input_that_names_nothing_is_refused(tmp_path, text, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(config.UserError, match=message):
+        bulk.expand([text], tmp_path / "out")
+
+
+def test_results_are_no_inputs(tmp_path, use):
+    draw(tmp_path / "a.png")
+    run([tmp_path], tmp_path, use, NAMES)
+    outcome = run([tmp_path], tmp_path, use, NAMES)
+    assert (outcome.n_done, outcome.n_skipped) == (0, 1)
+
+
+def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path, use):
+    draw(tmp_path / "a.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(config.UserError, match="choose another folder"):
+        run(["a.png"], "file", use)
+
+
+def test_records_hold_plain_numbers(tmp_path, use):
+    draw(tmp_path / "a.png")
+    run(["a.png"], "out", use)
+    record = json.loads(pathlib.Path("out/.seg/a.json").read_text())
+    assert record["source"] == str(tmp_path / "a.png")
+    assert record["rows"][0]["image"] == "a"
+    assert isinstance(record["rows"][0]["area_px"], int)

@@ -1,0 +1,157 @@
+"""Claims about the engine: the network's numbers, few compilations, memory."""
+
+import os
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from seg.predict import bundle, engine
+
+
+def noise(*shape):
+    return np.random.default_rng(shape).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def network(tiny):
+    return bundle.model(tiny)
+
+
+def in_eval_mode(network):
+    return nnx.view(
+        network,
+        use_running_average=True,
+        deterministic=True,
+        raise_if_not_found=False,
+    )
+
+
+def test_one_channel_is_a_sigmoid_of_the_networks_logits(network):
+    batch = noise(2, 32, 32, 1)
+    found = engine.Engine(network).run(batch)
+    graph, state = nnx.split(in_eval_mode(network))
+    logits = jax.jit(lambda s, x: nnx.merge(graph, s)(x)["classes"])(
+        state, batch
+    )
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=1e-6)
+    assert found.std() > 0.01  # else the test says nothing
+
+
+def test_several_channels_are_a_softmax(make_bundle):
+    model = make_bundle(model__n_classes=3, classes=("background", "a", "b"))
+    found = engine.Engine(bundle.model(model)).run(noise(2, 32, 32, 1))
+    assert found.shape == (2, 32, 32, 3)
+    np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
+    assert found.min() >= 0
+
+
+def test_a_tile_does_not_depend_on_its_batch(network):
+    run = engine.Engine(network).run
+    batch = noise(2, 32, 32, 1)
+    other = np.stack([batch[0], np.full((32, 32, 1), 9, np.float32)])
+    np.testing.assert_array_equal(run(batch)[0], run(other)[0])
+
+
+def test_bfloat16_gives_float32_probabilities(make_bundle, network):
+    half = engine.Engine(bundle.model(make_bundle(model__dtype="bfloat16")))
+    batch = noise(2, 32, 32, 1)
+    found = half.run(batch)
+    assert found.dtype == np.float32
+    assert np.abs(found - engine.Engine(network).run(batch)).max() < 0.1
+
+
+def test_another_engine_of_the_architecture_compiles_nothing(make_bundle):
+    batch = noise(2, 32, 32, 1)
+    first = engine.Engine(bundle.model(make_bundle(seed=1))).run(batch)
+    before = engine._compiled._cache_size()
+    second = engine.Engine(bundle.model(make_bundle(seed=2))).run(batch)
+    assert engine._compiled._cache_size() == before
+    assert np.abs(first - second).max() > 0.01
+
+
+def test_windows_fit_image_and_stride(network):
+    tool = engine.Engine(network)
+    sizes = set()
+    for side in range(1, 400):
+        for tile in (32, 90, 256):
+            window = tool.window((side, 1), tile)
+            assert window % tool.stride == 0
+            assert window >= min(side, tile)
+            assert window < tile + tool.stride
+            sizes.add((tile, window))
+    assert len(sizes) <= 3 * 5
+    assert tool.window((50, 300), 256) == tool.window((300, 50), 256) == 256
+
+
+class Small(engine.Engine):
+    """An engine whose device holds `room` pixels."""
+
+    def __init__(self, network, room):
+        super().__init__(network)
+        self.room = room
+        self.calls = []
+
+    def _call(self, batch):
+        self.calls.append(len(batch))
+        if batch.size > self.room:
+            raise jax.errors.JaxRuntimeError(
+                "RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes."
+            )
+        return super()._call(batch)
+
+
+def test_out_of_memory_halves_the_batch_once_and_for_all(network, caplog):
+    tool = Small(network, 2 * 32 * 32)
+    batch = noise(8, 32, 32, 1)
+    found = tool.run(batch)
+    wanted = [
+        engine.Engine(network).run(batch[i : i + 2]) for i in range(0, 8, 2)
+    ]
+    np.testing.assert_array_equal(found, np.concatenate(wanted))
+    assert tool.calls == [8, 4, 2, 2, 2, 2]
+    assert "2 windows of 32 px" in caplog.text
+    tool.calls.clear()
+    tool.run(batch)
+    assert tool.calls == [2, 2, 2, 2]
+
+
+def test_a_window_that_does_not_fit_is_told_apart(network):
+    with pytest.raises(engine.OutOfMemory, match="RESOURCE_EXHAUSTED"):
+        Small(network, 5).run(noise(3, 32, 32, 1))
+
+
+def test_other_errors_pass(network):
+    with pytest.raises(Exception, match=r"(?i)shape|dimension|channel"):
+        engine.Engine(network).run(noise(1, 32, 32, 2))
+
+
+@pytest.mark.parametrize(
+    "place, wanted",
+    [
+        ({"XDG_CACHE_HOME": "{}/xdg"}, "{}/xdg/seg/jax"),
+        ({"XDG_CACHE_HOME": "", "HOME": "{}/me"}, "{}/me/.cache/seg/jax"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "None"),
+    ],
+)
+def test_where_programs_are_kept(tmp_path, monkeypatch, place, wanted):
+    for name, value in place.items():
+        monkeypatch.setenv(name, value.format(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        engine.enable_cache()
+        found = jax.config.jax_compilation_cache_dir
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert str(found) == wanted.format(tmp_path)
+
+
+def test_the_cache_of_the_environment_wins(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    assert before == os.environ["JAX_COMPILATION_CACHE_DIR"]
+    engine.enable_cache()
+    assert jax.config.jax_compilation_cache_dir == before

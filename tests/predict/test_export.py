@@ -1,0 +1,62 @@
+"""Claims about exports: equal to the model, for platforms that are not here."""
+
+import jax
+import numpy as np
+import pytest
+
+from seg import config, normalize
+from seg.predict import bundle, engine, export
+
+
+def images(*shape):
+    draw = np.random.default_rng(0)
+    image = draw.integers(0, 255, shape).astype(np.float32)
+    return image, np.stack([normalize.measure(one) for one in image])
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {
+            "data__normalize": "standard",
+            "model__norm": "group",
+            "model__depth": 1,
+        },
+        {
+            "model__name": "unet_small",
+            "model__depth": 1,
+            "model__in_channels": 3,
+            "model__n_classes": 3,
+            "classes": ("background", "a", "b"),
+        },
+    ],
+)
+def test_one_program_equals_the_model_whatever_the_size(make_bundle, knobs):
+    model = make_bundle(**knobs)
+    content = export.stablehlo(model)
+    program = jax.export.deserialize(bytearray(content))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    run = engine.Engine(bundle.model(model)).run
+    channels = model.config.model.in_channels
+    image, stats = images(3, 8, 24, channels)
+    wanted = run(normalize.apply(image, stats, model.config.data.normalize))
+    found = np.asarray(program.call(image, stats))
+    # XLA folds constants that are arguments to the engine's program.
+    np.testing.assert_allclose(found, wanted, atol=1e-5, strict=True)
+    assert found.std() > 0.01
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_it_lowers_for_devices_that_are_not_here(make_bundle, platform, dtype):
+    model = make_bundle(model__dtype=dtype)
+    content = export.stablehlo(model, platforms=(platform,))
+    assert jax.export.deserialize(bytearray(content)).platforms == (platform,)
+
+
+def test_a_program_that_differs_is_not_exported(make_bundle, monkeypatch):
+    content = export.stablehlo(make_bundle(seed=1, model__depth=1))
+    other = jax.export.deserialize(bytearray(content))
+    monkeypatch.setattr(jax.export, "deserialize", lambda content: other)
+    with pytest.raises(config.UserError, match="differs from the model by"):
+        export.stablehlo(make_bundle(model__depth=1))

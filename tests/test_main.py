@@ -1,0 +1,319 @@
+"""Claims about the command `seg`: exit codes, one line, files, resuming."""
+
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+from flax import nnx
+from PIL import Image
+
+import seg
+from seg import __main__ as command
+from seg import config, flags, models
+from seg.images import formats
+from seg.predict import bundle
+from seg.train import tracking
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of a bundle of a tiny network."""
+    settings = config.replace(
+        config.Config(),
+        {"model.width": 4, "model.depth": 1, "predict.tile": 32},
+    )
+    network = nnx.eval_shape(lambda: models.build(settings.model, nnx.Rngs(0)))
+    draw = np.random.default_rng(0)
+    weights = {
+        "/".join(map(str, path)): draw.normal(0, 0.5, value.shape)
+        for path, value in nnx.to_flat_state(nnx.state(network))
+    }
+    weights["head/kernel"] = np.array([-9, 9]).reshape(1, 1, 2, 1)
+    weights = {k: v.astype(np.float32) for k, v in weights.items()}
+    meta = {"metrics": {"val/dice": 0.5}, "licence": "CC0-1.0"}
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    return bundle.save(bundle.Bundle(settings, weights, meta), folder)
+
+
+@pytest.fixture
+def photos():
+    """A folder `in` with three images."""
+    folder = pathlib.Path("in")
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        draw_photo(folder / name)
+    return folder
+
+
+def draw_photo(path, shape=(40, 48)):
+    draw = np.random.default_rng(sum(path.name.encode()))
+    pixels = draw.integers(0, 255, shape).astype(np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def run(capsys):
+    """run(*arguments) -> (exit status, stdout, stderr), in this process."""
+    before = set(absl_flags.FLAGS)
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            command.main([*map(str, arguments)])
+        for name in set(absl_flags.FLAGS) - before:
+            delattr(absl_flags.FLAGS, name)
+        return (caught.value.code, *capsys.readouterr())
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def files(folder):
+    return {
+        path.name: path.read_bytes()
+        for path in pathlib.Path(folder).iterdir()
+        if path.is_file()
+    }
+
+
+def test_predict_writes_the_files_of_the_contract(run, model, photos):
+    status, out, err = run("predict", photos, f"--model={model}", "--out=out")
+    assert (status, err) == (0, "")
+    assert "3 segmented" in out
+    ends = ("labels.tif", "overlay.png")
+    wanted = {f"{stem}_{end}" for stem in "abc" for end in ends}
+    assert files("out").keys() == wanted | {"objects.csv"}
+    rows = formats.read_table("out/objects.csv")
+    assert rows[0].keys() == set(formats.FIELDS)
+    status, out, _ = run("predict", photos, f"--model={model}", "--out=out")
+    assert status == 0
+    assert "0 segmented, 3 finished before" in out
+
+
+def test_flags_override_the_models_settings(run, model, photos):
+    common = ("predict", photos, f"--model={model}", "--formats=csv")
+    run(*common, "--out=all")
+    run(*common, "--out=large", "--predict.min_area=40")
+    rows = formats.read_table("all/objects.csv")
+    large = formats.read_table("large/objects.csv")
+    assert 0 < len(large) < len(rows)
+    assert files("large").keys() == {"objects.csv"}
+
+
+def test_some_that_failed_are_status_3(run, model, photos):
+    (photos / "broken.png").write_bytes(b"nothing")
+    status, _, err = run("predict", photos, f"--model={model}", "--out=out")
+    assert status == 3
+    assert "1 of 4 images failed, see" in err
+    (row,) = formats.read_table("out/failures.csv")
+    assert row["image"].endswith("broken.png")
+
+
+def test_all_that_failed_are_status_2(run, model):
+    for name in ("a.png", "b.png"):
+        pathlib.Path(name).write_bytes(b"nothing")
+    common = (f"--model={model}", "--out=out")
+    status, _, err = run("predict", "a.png", *common)
+    assert status == 2
+    assert err.startswith("error: ")
+    assert err.count("a.png") == err.count("\n") == 1
+    status, _, err = run("predict", "a.png", "b.png", *common)
+    assert status == 2
+    assert err.startswith("error: all 2 images failed, as ")
+
+
+MODEL, OUT, PHOTO = "--model=MODEL", "--out=out", "in/a.png"
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((), "Exit status"),
+        (("pedict",), "did you mean predict?"),
+        (("predict", MODEL, OUT), "no INPUT"),
+        (("predict", PHOTO, OUT), "give --model=MODEL"),
+        (("predict", PHOTO, MODEL), "give --out=DIR"),
+        (("predict", PHOTO, MODEL, "--ot=out"), "did you mean out"),
+        (("predict", PHOTO, MODEL, OUT, "--predict.tta=3"), "choose one of"),
+        (("predict", PHOTO, MODEL, OUT, "--predict.tta=x"), "not of type int"),
+        (("predict", PHOTO, MODEL, OUT, "--formats=lables"), "mean labels"),
+        (("predict", PHOTO, "--model=nuc", OUT), "no model 'nuc'"),
+        (("predict", "nowhere.png", MODEL, OUT), "nowhere.png: no such file"),
+        (("info",), "give MODEL"),
+        (("info", "nowhere"), "no model 'nowhere'"),
+        (("export", "nowhere"), "no model 'nowhere'"),
+        (("verify", "nowhere"), "nowhere does not exist"),
+        (("track-sync", "in"), "holds no spool"),
+    ],
+)
+def test_bad_input_is_status_2_and_one_line(
+    run, model, photos, arguments, message
+):
+    arguments = [a.replace("MODEL", str(model)) for a in arguments]
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert message in out + err
+    if arguments:
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+    assert not pathlib.Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (("--help",), "seg predict INPUT..."),
+        (("--version",), seg.__version__),
+        (("predict", "--help"), "--predict.threshold: foreground probability"),
+        (("info", "-h"), "seg info MODEL"),
+    ],
+)
+def test_help_is_status_0(run, arguments, text):
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    assert text in out
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys; from seg import __main__ as m\n"
+        "try: m.main(['predict', '--help'])\n"
+        "except SystemExit: print('loaded:', *sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = done.stdout.rpartition("loaded:")[2].split()
+    assert not {"jax", "numpy", "scipy"} & set(loaded)
+
+
+def test_info_says_what_a_model_is(run, model):
+    status, out, _ = run("info", model)
+    lines = dict(re.split("  +", line) for line in out.splitlines())
+    assert status == 0
+    assert lines["classes"] == "background, nucleus"
+    assert lines["predict.tile"] == "32"
+    assert lines["licence"] == "CC0-1.0"
+    assert lines["metrics val/dice"] == "0.5"
+
+
+def test_export_adds_the_program_to_the_bundle(run, model):
+    status, out, _ = run("export", model)
+    assert status == 0
+    path = pathlib.Path(out.strip())
+    assert path == model / "program.stablehlo"
+    bundle.load(model)
+    run("export", model, "--out=alone/p.stablehlo")
+    for file in (path, pathlib.Path("alone/p.stablehlo")):
+        program = jax.export.deserialize(bytearray(file.read_bytes()))
+        assert program.platforms == ("cpu", "cuda", "tpu")
+
+
+def test_verify_lists_all_defects(run):
+    for folder in ("images", "masks"):
+        pathlib.Path("data", folder).mkdir(parents=True)
+        for name in ("a.png", "b.png", "c.png"):
+            draw_photo(pathlib.Path("data", folder, name))
+    for name in ("a.png", "b.png", "c.png"):
+        mask = np.zeros((40, 48), np.uint8)
+        mask[3:9, 3:9] = 1
+        Image.fromarray(mask).save(f"data/masks/{name}")
+    status, out, err = run("verify", "data")
+    assert (status, err) == (0, "")
+    assert "no defects in data as data.layout=folders" in out
+    pathlib.Path("data/images/a.png").write_bytes(b"nothing")
+    pathlib.Path("data/masks/b.png").unlink()
+    status, out, err = run("verify", "data")
+    assert status == 2
+    assert "error: 2 defects in data" in err
+    assert "a.png" in out
+    assert "b.png" in out
+
+
+def test_track_sync_hands_folder_and_uri_on(run, monkeypatch):
+    """What the upload itself does is claimed in train/test_tracking.py."""
+    seen = []
+
+    def sync(folder, uri):
+        seen.append((folder, uri))
+        return {pathlib.Path("spool/a"): "7f3c"}
+
+    monkeypatch.setattr(tracking, "sync", sync)
+    status, out, _ = run("track-sync", "spool", "--track.uri=http://host")
+    assert (status, out) == (0, "spool/a: run 7f3c\n")
+    assert seen == [("spool", "http://host")]
+
+
+def test_the_second_signal_ends_at_once():
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = command.Stop()
+        stop.check()
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(flags.Stopped, match="SIGTERM"):
+            stop.check()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+N_PHOTOS, N_FIRST = 40, 10
+
+
+def call(*arguments):
+    return [sys.executable, "-m", "seg", "predict", *map(str, arguments)]
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """Arguments of a run over many photos, and what it left."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "in").mkdir()
+    for k in range(N_PHOTOS):
+        draw_photo(folder / "in" / f"{k:02}.png", (90, 90))
+    arguments = (folder / "in", f"--model={model}")
+    subprocess.run(call(*arguments, f"--out={folder / 'out'}"), check=True)
+    return arguments, files(folder / "out")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_goes_on_and_ends_the_same(finished, number):
+    arguments, wanted = finished
+    started = subprocess.Popen(
+        call(*arguments, "--out=out"), stderr=subprocess.PIPE
+    )
+    records = pathlib.Path("out/.seg")
+    deadline = time.monotonic() + 60
+    while len(list(records.glob("*.json"))) < N_FIRST:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    started.send_signal(number)
+    _, err = started.communicate(timeout=30)
+    if number == signal.SIGTERM:
+        assert started.returncode == 33
+        assert err.startswith(b"stopped: SIGTERM")
+    n_finished = len(list(records.glob("*.json")))
+    assert N_FIRST <= n_finished < N_PHOTOS
+    assert not pathlib.Path("out/objects.csv").exists()
+
+    done = subprocess.run(
+        call(*arguments, "--out=out"), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{n_finished} finished before" in done.stdout
+    # A killed process may leave a temporary file, never half a result.
+    found = {k: v for k, v in files("out").items() if not k.startswith(".")}
+    assert found == wanted
