@@ -258,6 +258,8 @@ def boxes(image: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
             str(row["label"]),
             fill=colour,
             font=font,
+            stroke_width=1,
+            stroke_fill=(0, 0, 0),
         )
     return np.asarray(picture)
 
