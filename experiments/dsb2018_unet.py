@@ -1,6 +1,9 @@
 """U-Net on StarDist's subset of the 2018 Data Science Bowl.
 
-python -m launch.prepare --experiment=experiments/dsb2018_unet.py --data.path=dsb2018_stardist.zip
+python -m launch.prepare --experiment=experiments/dsb2018_unet.py
+python -m launch.train --experiment=experiments/dsb2018_unet.py
+python -m launch.evaluate --experiment=experiments/dsb2018_unet.py \
+    --predict.tta=8
 """
 
 from seg import config
@@ -8,11 +11,17 @@ from seg import config
 
 def get_config() -> config.Config:
     return config.Config(
-        model=config.Model(width=16, depth=4, norm="batch"),
-        data=config.Data(layout="stardist", tile=256, gap=1),
-        augment=config.Augment(scale=0.3, invert=0.0),
-        optim=config.Optim(learning_rate=3e-3, ema=0.999),
-        train=config.Train(batch_size=8, epochs=12),
-        predict=config.Predict(tta=4),
+        model=config.Model(width=32, depth=3, stem=2, norm="batch"),
+        data=config.Data(
+            layout="stardist",
+            path="dsb2018_stardist.zip",
+            sha256="135b77bd8835a140d784257806040786"
+            "dc8ce1fc4703690d1c82d03d8780f1d1",
+            gap=1,
+        ),
+        augment=config.Augment(scale=0.3),
+        optim=config.Optim(learning_rate=3e-3, ema=0.995),
+        train=config.Train(epochs=8, eval_every=344),
+        predict=config.Predict(connectivity=1, min_area=(12,)),
         track=config.Track(experiment="dsb2018"),
     )
