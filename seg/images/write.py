@@ -252,7 +252,6 @@ def boxes(image: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
             row["bbox_col1"] - 1,
             row["bbox_row1"] - 1,
         )
-        draw.rectangle(box, outline=colour, width=width)
         draw.text(
             (box[0] + width + 1, box[1] + width),
             str(row["label"]),
@@ -261,6 +260,7 @@ def boxes(image: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
             stroke_width=1,
             stroke_fill=(0, 0, 0),
         )
+        draw.rectangle(box, outline=colour, width=width)
     return np.asarray(picture)
 
 
