@@ -117,7 +117,8 @@ def _predict_flags() -> None:
     absl_flags.DEFINE_string(
         "formats",
         "labels,overlay,csv",
-        "what to write: labels, classes, overlay, probabilities, csv",
+        "what to write: labels, classes, overlay, boxes, crops, "
+        "probabilities, csv",
     )
     absl_flags.DEFINE_bool("overwrite", False, "do finished images again")
     absl_flags.DEFINE_string(

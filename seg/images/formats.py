@@ -135,6 +135,16 @@ FORMATS: dict[str, Format] = {
             path, write.overlay(image, found.labels, found.classes)
         ),
     ),
+    "boxes": Format(
+        "{stem}_boxes.png",
+        lambda path, image, found: write.write_png(
+            path, write.boxes(image, found.table)
+        ),
+    ),
+    "crops": Format(
+        "{stem}_crops",
+        lambda path, image, found: write.write_crops(path, image, found.table),
+    ),
     "probabilities": Format(
         "{stem}_probabilities.tif",
         lambda path, image, found: write.write_probabilities(

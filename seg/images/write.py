@@ -8,6 +8,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -266,11 +267,35 @@ def boxes(image: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
 
 def crops(
     image: np.ndarray, rows: Iterable[Mapping[str, Any]]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (label, the pixels of its box [h, w, C]) for every row."""
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields (name, the pixels of its box [h, w, C]) for every row.
+
+    A name is `<class>_<label>`, fit for a file; the pixels are a view.
+    """
     for row in rows:
         box = image[
             row["bbox_row0"] : row["bbox_row1"],
             row["bbox_col0"] : row["bbox_col1"],
         ]
-        yield row["label"], box
+        kind = re.sub(r"[^\w-]+", "_", str(row["class"]))
+        yield f"{kind}_{row['label']:05d}", box
+
+
+def write_crops(
+    folder: str | os.PathLike[str],
+    image: np.ndarray,
+    rows: Iterable[Mapping[str, Any]],
+) -> None:
+    """Writes what is in the box of every row as a PNG of its own.
+
+    All are shown as in the whole image, so that they can be compared. An
+    older folder is replaced.
+    """
+    folder = pathlib.Path(folder)
+    shown = display(image)
+    with whole(folder) as temporary:
+        temporary.mkdir()
+        for name, crop in crops(shown, rows):
+            write_png(temporary / f"{name}.png", crop)
+        if folder.is_dir():
+            shutil.rmtree(folder)

@@ -9,8 +9,7 @@ column); boxes are half-open, with the margin, clipped to the image.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -218,17 +217,3 @@ def _table(
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in rows]
-
-
-def crops(image: np.ndarray, blobs: Blobs) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, part of image [h, w, C]) by the boxes of the table.
-
-    A name is `<class>_<label>`, fit for a file; the part is a view.
-    """
-    for row in blobs.table:
-        kind = re.sub(r"[^\w-]+", "_", row["class"])
-        box = (
-            slice(row["bbox_row0"], row["bbox_row1"]),
-            slice(row["bbox_col0"], row["bbox_col1"]),
-        )
-        yield f"{kind}_{row['label']:05d}", image[box]

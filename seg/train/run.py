@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from seg import config as config_lib
-from seg.data import pipeline, records
+from seg.data import pipeline, records, targets
 from seg.evaluate import plots, report
 from seg.images import write
 from seg.predict import bundle, predictor
-from seg.train import checkpoint, loop, mesh, step, stop, tracking
+from seg.train import checkpoint, loop, losses, mesh, step, stop, tracking
 
 # What may differ when a run is resumed: it changes no number.
 _FREE = (
@@ -197,16 +198,40 @@ def _validation(
     ) -> Mapping[str, float]:
         made = bundle.from_model(config, step.weights(state))
         predict = predictor.Predictor(made, on_batch=check)
+        seen = []
+
+        def score(record: records.Record) -> predictor.Segmentation:
+            found = predict(
+                record["image"], name=record["id"], probabilities=True
+            )
+            seen.append(_loss(config, found.probabilities, record))
+            return found
+
         found = report.evaluate(
-            lambda record: predict(record["image"], name=record["id"]),
+            score,
             (data.read("val", i) for i in range(data.n("val"))),
             config.classes,
             "val",
             intervals=False,
         )
-        return found.metrics
+        return found.metrics | {"val/loss": float(np.mean(seen))}
 
     return evaluate
+
+
+def _loss(
+    config: config_lib.Config, prob: np.ndarray, record: records.Record
+) -> float:
+    """The training's loss of a stitched map [H, W, K]."""
+    prob = np.clip(prob, 1e-7, 1 - 1e-7)
+    logits = np.log(prob)
+    if prob.shape[-1] == 1:
+        logits -= np.log1p(-prob)
+    classes = targets.classes_with_gap(
+        record["classes"], record["labels"], config.data.gap
+    )
+    one = np.ones(1, np.float32)
+    return float(losses.total(logits[None], classes[None], one, config.loss))
 
 
 def _keeper(

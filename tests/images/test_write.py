@@ -288,10 +288,29 @@ def test_boxes_are_drawn_where_the_rows_say():
     )
 
 
+BOXED = {"label": 4, "class": "cell", "bbox_row0": 5, "bbox_col0": 10,
+         "bbox_row1": 30, "bbox_col1": 50}  # fmt: skip
+
+
 def test_crops_are_the_pixels_of_the_boxes():
     image = RNG.integers(0, 256, (40, 60, 3), np.uint8)
-    row = {"label": 4, "bbox_row0": 5, "bbox_col0": 10, "bbox_row1": 30,
-           "bbox_col1": 50}  # fmt: skip
-    ((label, crop),) = write.crops(image, [row])
-    assert label == 4
+    ((name, crop),) = write.crops(image, [BOXED])
+    assert name == "cell_00004"
     np.testing.assert_array_equal(crop, image[5:30, 10:50])
+
+
+def test_names_of_crops_are_fit_for_files():
+    row = BOXED | {"class": "../half collapsed"}
+    ((name, _),) = write.crops(np.zeros((40, 60, 1)), [row])
+    assert name == "_half_collapsed_00004"
+
+
+def test_crops_are_written_as_one_folder_that_replaces_an_older_one(tmp_path):
+    image = RNG.integers(0, 256, (40, 60, 3), np.uint8)
+    folder = tmp_path / "a_crops"
+    write.write_crops(folder, image, [BOXED, BOXED | {"label": 5}])
+    write.write_crops(folder, image, [BOXED])
+    assert [path.name for path in folder.iterdir()] == ["cell_00004.png"]
+    crop = np.asarray(Image.open(folder / "cell_00004.png"))
+    np.testing.assert_array_equal(crop, image[5:30, 10:50])
+    assert [path.name for path in tmp_path.iterdir()] == ["a_crops"]

@@ -291,17 +291,6 @@ def test_margins_by_class_are_clipped_to_the_image():
         for row in found.table
     ]
     assert boxes == [[0, 2, 6, 10], [5, 21, 17, 30]]
-    image = np.arange(600).reshape(20, 30, 1)
-    crops = dict(blobs.crops(image, found))
-    assert list(crops) == ["bead_00001", "cell_00002"]
-    np.testing.assert_array_equal(crops["cell_00002"], image[5:17, 21:30])
-
-
-def test_names_of_crops_are_fit_for_files():
-    names = ("background", "../half collapsed")
-    found = _detect([[1]], names)
-    ((name, crop),) = blobs.crops(np.zeros((1, 1, 1)), found)
-    assert name == "_half_collapsed_00001" and crop.shape == (1, 1, 1)
 
 
 def test_the_settings_of_the_thesis_are_a_config():
