@@ -15,11 +15,10 @@ configuration, or every input failed; 3 finished, but some inputs failed;
 import dataclasses
 import inspect
 import pathlib
-import signal
 import sys
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from absl import flags as absl_flags
 
@@ -38,30 +37,6 @@ if typing.TYPE_CHECKING:
 FLAGS = absl_flags.FLAGS
 
 
-class Stop:
-    """Notices SIGTERM and Ctrl-C; the second one ends the process at once."""
-
-    _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-    def __init__(self) -> None:
-        self._name = ""
-        for number in self._SIGNALS:
-            signal.signal(number, self._notice)
-
-    def _notice(self, number: int, frame: Any) -> None:
-        self._name = signal.Signals(number).name
-        for other in self._SIGNALS:
-            signal.signal(other, signal.SIG_DFL)
-
-    def check(self) -> None:
-        """Raises flags.Stopped after a signal."""
-        if self._name:
-            raise flags.Stopped(
-                f"{self._name}; finished images are saved, the same command "
-                "goes on from there"
-            )
-
-
 def predict(inputs: list[str]) -> int:
     """seg predict INPUT... --model=MODEL --out=DIR
 
@@ -72,8 +47,8 @@ def predict(inputs: list[str]) -> int:
     """
     from seg.images import formats
     from seg.predict import bulk, bundle
+    from seg.train import stop
 
-    stop = Stop()
     if not inputs:
         raise config_lib.UserError("no INPUT; give files, folders or globs")
     names = FLAGS.formats.replace(" ", "").split(",")
@@ -89,25 +64,34 @@ def predict(inputs: list[str]) -> int:
     config = config_lib.replace(model.config, flags.overrides())
     config_lib.check(config)
 
-    def predictor() -> "Predictor":
-        from seg.predict.predictor import Predictor
+    settings = {
+        "seg": seg.__version__,
+        "model": bundle.digest(model),
+        "predict": dataclasses.asdict(config.predict),
+    }
+    with stop.Signals() as signals:
 
-        return Predictor(model, config.predict, on_batch=stop.check)
+        def predictor() -> "Predictor":
+            from seg.predict.predictor import Predictor
 
-    outcome = bulk.run(
-        images,
-        out,
-        names,
-        {
-            "seg": seg.__version__,
-            "model": bundle.digest(model),
-            "predict": dataclasses.asdict(config.predict),
-        },
-        predictor,
-        overwrite=FLAGS.overwrite,
-        select=FLAGS.select,
-        progress=lambda items: _progress(items, stop),
-    )
+            return Predictor(model, config.predict, on_batch=signals.check)
+
+        try:
+            outcome = bulk.run(
+                images,
+                out,
+                names,
+                settings,
+                predictor,
+                overwrite=FLAGS.overwrite,
+                select=FLAGS.select,
+                progress=lambda items: _progress(items, signals.check),
+            )
+        except stop.Interrupted as error:
+            raise flags.Stopped(
+                f"{error}; finished images are saved, the same command goes "
+                "on from there"
+            ) from error
     return _report(outcome, out)
 
 
@@ -134,7 +118,7 @@ def _given(flag: str, value: str) -> str:
 
 
 def _progress(
-    images: Sequence[pathlib.Path], stop: Stop
+    images: Sequence[pathlib.Path], check: Callable[[], None]
 ) -> Iterable[pathlib.Path]:
     """The images, with a bar on a terminal, until a signal comes."""
     shown: Iterable[pathlib.Path] = images
@@ -146,7 +130,7 @@ def _progress(
         else:
             shown = tqdm.tqdm(images, unit="image")
     for image in shown:
-        stop.check()
+        check()
         yield image
 
 

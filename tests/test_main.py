@@ -16,7 +16,7 @@ from PIL import Image
 
 import seg
 from seg import __main__ as command
-from seg import config, flags, models
+from seg import config, models
 from seg.images import formats
 from seg.predict import bundle
 from seg.train import tracking
@@ -253,21 +253,6 @@ def test_track_sync_hands_folder_and_uri_on(run, monkeypatch):
     status, out, _ = run("track-sync", "spool", "--track.uri=http://host")
     assert (status, out) == (0, "spool/a: run 7f3c\n")
     assert seen == [("spool", "http://host")]
-
-
-def test_the_second_signal_ends_at_once():
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        stop = command.Stop()
-        stop.check()
-        signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(flags.Stopped, match="SIGTERM"):
-            stop.check()
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 N_PHOTOS, N_FIRST = 40, 10

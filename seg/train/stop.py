@@ -1,21 +1,18 @@
 """Stopping in good order on SIGTERM or SIGINT.
 
-The first signal asks: the training finishes its step, saves and raises
-`Interrupted`. The second one ends the process at once; the checkpoint before
+The first signal asks: the work finishes its step, saves and raises
+`Interrupted`. The second one ends the process at once; what was saved before
 stays valid. Several processes agree, so that all leave at the same step.
 """
 
 import signal
 import types
 
-import jax
-import numpy as np
-
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Interrupted(Exception):
-    """A signal stopped the training; it is saved and can be resumed."""
+    """A signal stopped the work; it is saved and can be resumed."""
 
 
 class Signals:
@@ -47,9 +44,12 @@ class Signals:
 
     def agree(self) -> None:
         """`check` for all processes together; every one of them calls it."""
-        self.check() if jax.process_count() == 1 else self._vote()
+        import jax  # seconds, for a command that stops without it
 
-    def _vote(self) -> None:
+        if jax.process_count() == 1:
+            self.check()
+            return
+        import numpy as np
         from jax.experimental import multihost_utils
 
         asked = multihost_utils.process_allgather(np.array(bool(self._asked)))
