@@ -197,6 +197,9 @@ class Predict:
     )
     watershed_sigma: float = knob(2.0, "smoothing of the distance, px")
     watershed_distance: int = knob(5, "least distance of two seeds, px")
+    gap: int = knob(
+        0, "gaps between objects that are closed after separation, px wide"
+    )
     min_area: tuple[int, ...] = knob(
         (0,), "least area, px: one value, or one for each foreground class"
     )
@@ -381,7 +384,7 @@ _POSITIVE = (
     "predict.batch_size", "predict.watershed_distance",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "predict.closing", "predict.watershed_sigma", "train.steps",
+    "predict.closing", "predict.gap", "predict.watershed_sigma", "train.steps",
     "train.eval_every", "train.checkpoint_every", "train.patience",
     "train.seed", "synthetic.n_objects", "synthetic.noise", "synthetic.blur",
     "optim.weight_decay", "optim.clip_norm", "track.n_overlays",

@@ -163,6 +163,8 @@ def _separate(
             )
         else:
             found = objects.components(mask, predict.connectivity)
+        if predict.gap:
+            found = objects.fill_gaps(found, predict.gap)
         if predict.fill_holes:
             found = objects.fill_holes(found)
         area = np.bincount(found.ravel())

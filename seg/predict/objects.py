@@ -112,6 +112,29 @@ def fill_holes(labels: np.ndarray) -> np.ndarray:
     return labels + owner[holes].astype(np.int32)
 
 
+def fill_gaps(labels: np.ndarray, width: int) -> np.ndarray:
+    """Labels grown together where objects stand at most `width` px apart.
+
+    A network that was taught a gap between touching objects (`data.gap`)
+    leaves one; its pixels go to the nearest object. Ids stay as they are, and
+    so does all that has one object near it, or none.
+    """
+    free = labels == 0
+    # A cross: a square would also fill the corners where two outlines part.
+    cross = np.zeros((2 * width + 1, 2 * width + 1), bool)
+    cross[width], cross[:, width] = True, True
+    highest = ndimage.maximum_filter(labels, footprint=cross)
+    lowest = np.where(free, np.iinfo(labels.dtype).max, labels)
+    lowest = ndimage.minimum_filter(lowest, footprint=cross)
+    between = free & (highest > 0) & (lowest < highest)
+    if not between.any():
+        return labels
+    rows, cols = ndimage.distance_transform_edt(
+        free, return_distances=False, return_indices=True
+    )
+    return np.where(between, labels[rows, cols], labels)
+
+
 def keep(labels: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Labels without the objects i where not `wanted[i]`; ids unchanged."""
     ids = np.arange(len(wanted), dtype=np.int32)

@@ -7,6 +7,7 @@ import pytest
 from scipy import ndimage
 from skimage import draw, measure
 
+from seg.data import targets
 from seg.evaluate import matching
 from seg.predict import objects
 
@@ -204,3 +205,26 @@ def test_a_perfect_foreground_reaches_the_ceiling():
     assert ap["edges"] == pytest.approx(0.749, abs=5e-4)
     assert ap["corners"] == pytest.approx(0.7395, abs=5e-4)
     assert ap["watershed"] > 0.89
+
+
+def test_filling_gaps_undoes_the_gap_that_is_taught():
+    """The foreground is whole again; a pixel between two has either id."""
+    truth = np.zeros((30, 40), np.int32)
+    truth[4:20, 3:15], truth[6:22, 15:30] = 1, 2
+    truth[24:28, 3:9] = 3
+    taught = targets.classes_with_gap((truth > 0).astype(np.uint8), truth, 1)
+    found = objects.components(taught > 0, 1)
+    assert found.max() == 3 and (found == 0).sum() > (truth == 0).sum()
+    filled = objects.fill_gaps(found, 1)
+    np.testing.assert_array_equal(filled > 0, truth > 0)
+    np.testing.assert_array_equal(filled[found > 0], truth[found > 0])
+
+
+def test_filling_gaps_leaves_a_single_object_and_wide_gaps_alone():
+    labels = np.zeros((20, 20), np.int32)
+    labels[2:8, 2:8], labels[2:8, 11:17] = 1, 2
+    np.testing.assert_array_equal(objects.fill_gaps(labels, 1), labels)
+    grown = objects.fill_gaps(labels, 3)
+    assert (grown[3:7, 8:11] > 0).all() and not grown[10:].any()
+    alone = np.where(labels == 1, labels, 0)
+    np.testing.assert_array_equal(objects.fill_gaps(alone, 3), alone)
