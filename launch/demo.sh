@@ -13,11 +13,16 @@ workdir=runs/demo
 "$python" -m launch.train "$experiment" --workdir="$workdir" "$@"
 "$python" -m launch.evaluate "$experiment" --workdir="$workdir" "$@"
 
-tracking="${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
+if [ -n "${MLFLOW_TRACKING_URI:-}" ]; then
+  look="on the MLflow server that MLFLOW_TRACKING_URI names"
+else
+  look="at http://127.0.0.1:5000 after
+    MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui \\
+        --backend-store-uri=sqlite:///mlflow.db"
+fi
 cat <<TEXT
 
-See the run, its scores and overlays at http://127.0.0.1:5000 with
-    MLFLOW_DISABLE_TELEMETRY=true .venv/bin/mlflow ui --backend-store-uri=$tracking
+The run, its scores and its overlays are $look
 Segment an image of your own with
     .venv/bin/seg predict IMAGE.png --model=$workdir --out=out
 TEXT
