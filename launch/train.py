@@ -1,7 +1,7 @@
 """Trains an experiment: python -m launch.train --experiment=FILE --workdir=DIR.
 
 Run it again and it resumes; when the training is complete it says so. Every
-knob is a flag (`--helpfull` lists them): `--optim.learning_rate=3e-4`.
+knob is a flag (`--help` lists them): `--optim.learning_rate=3e-4`.
 
 Exit status: 0 done; 2 bad input or configuration; 33 stopped by a signal, with
 all saved: the same command resumes.

@@ -313,21 +313,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(flags.fail(config_lib.unknown("command", name, COMMANDS)))
     command = COMMANDS[name]
     command.define()
-    if {"-h", "--help"} & set(argv[1:]):
-        _help(command)
-        sys.exit(flags.DONE)
     flags.show_log()
-    flags.run(command.run, [f"seg {name}", *argv[1:]])
-
-
-def _help(command: Command) -> None:
-    print(inspect.getdoc(command.run))
-    own = ("seg.flags", __name__)
-    for module, defined in FLAGS.flags_by_module_dict().items():
-        if module in own or module == sys.argv[0]:
-            print()
-            for flag in defined:
-                print(f"  --{flag.name}: {flag.help}")
+    flags.run(
+        command.run, [f"seg {name}", *argv[1:]], inspect.getdoc(command.run)
+    )
 
 
 if __name__ == "__main__":

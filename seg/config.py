@@ -12,7 +12,7 @@ import difflib
 import json
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -338,9 +338,28 @@ def diff(old: Config, new: Config) -> list[str]:
     ]
 
 
-def unknown(what: str, name: str, known: Any) -> str:
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that a misspelled one may stand for, best first.
+
+    A bare last part stands for every path that ends in it.
+    """
+    known = sorted(known)
+    ends = [path for path in known if path.rpartition(".")[2] == name]
+    if ends:
+        return ends[:3]
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    match = difflib.SequenceMatcher(b=name)
+
+    def likeness(candidate: str) -> float:
+        match.set_seq1(candidate)
+        return match.ratio()
+
+    return [n for n in near if likeness(n) > likeness(near[0]) - 0.1]
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> str:
     """The message for a misspelled name, with the nearest right ones."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    near = nearest(name, known)
     tail = (
         f"did you mean {' or '.join(near)}?"
         if near

@@ -7,12 +7,17 @@ Precedence: dataclass default, experiment file, `--flagfile`, command line.
 """
 
 import importlib.util
+import inspect
+import itertools
 import logging
+import os
 import pathlib
 import sys
+import textwrap
+import traceback
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from absl import flags
@@ -22,6 +27,9 @@ from seg import config as config_lib
 FLAGS = flags.FLAGS
 
 DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 33
+
+_HELP = {"-h", "-?", "--help", "-help", "--helpshort"}
+_HELP_ALL = {"--helpfull", "-helpfull"}
 
 
 class Stopped(Exception):
@@ -38,11 +46,20 @@ def define(parts: Iterable[str] = (), *, experiment: bool = True) -> None:
     for path, value, kind, text in config_lib.leaves():
         if parts and path.split(".")[0] not in parts:
             continue
+        text = f"{text} (default: {_shown(value)})"
         if kind is bool:
             flags.DEFINE_bool(path, value, text)
         else:
-            shown = ",".join(map(str, value)) if type(value) is tuple else value
-            flags.DEFINE_string(path, None, f"{text} (default: {shown})")
+            flags.DEFINE_string(path, None, text)
+
+
+def _shown(value: Any) -> str:
+    """A knob's value as it is written on a command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or "empty"
 
 
 def overrides() -> dict[str, Any]:
@@ -80,7 +97,17 @@ def load_experiment(path: str) -> config_lib.Config:
     file = pathlib.Path(path)
     if not file.is_file():
         raise config_lib.ConfigError(f"--experiment={path}: no such file")
-    return experiment_module(file).get_config()
+    module = experiment_module(file)
+    try:
+        config = module.get_config()
+    except Exception as error:  # it is the user's code
+        raise _broken(file, error) from error
+    if not isinstance(config, config_lib.Config):
+        raise config_lib.ConfigError(
+            f"--experiment={file}: get_config() gives {config!r:.50}; let it "
+            "return a seg.config.Config"
+        )
+    return config
 
 
 def experiment_module(file: pathlib.Path) -> types.ModuleType:
@@ -91,15 +118,25 @@ def experiment_module(file: pathlib.Path) -> types.ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError, NameError) as error:
-        raise config_lib.ConfigError(
-            f"--experiment={file} does not import: {error}"
-        ) from error
+    except Exception as error:  # it is the user's code
+        raise _broken(file, error) from error
     if not hasattr(module, "get_config"):
         raise config_lib.ConfigError(
             f"--experiment={file}: define get_config() -> Config in it"
         )
     return module
+
+
+def _broken(file: pathlib.Path, error: Exception) -> config_lib.ConfigError:
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(file.absolute())
+    ]
+    at = f", line {lines[-1]}" if lines else ""
+    return config_lib.ConfigError(
+        f"--experiment={file}{at}: {type(error).__name__}: {error}"
+    )
 
 
 def resolve() -> config_lib.Config:
@@ -139,23 +176,33 @@ def no_arguments(argv: list[str]) -> None:
         )
 
 
-def run(main: Callable[[list[str]], int | None], argv: list[str] | None = None):
+def run(
+    main: Callable[[list[str]], int | None],
+    argv: list[str] | None = None,
+    about: str = "",
+) -> typing.NoReturn:
     """Parses flags, runs main(positional arguments) and exits.
 
     Exit status: what main returns (None is 0); 2 and one line for a UserError
-    or a wrong flag; 33 when a signal stopped it.
+    or a wrong flag; 33 when a signal stopped it. `about` is what --help says
+    before the flags, by default the docstring of main's module.
     """
     argv = sys.argv if argv is None else argv
     try:
-        rest = FLAGS(argv)
-        sys.exit(main(rest[1:]) or DONE)
-    except flags.UnrecognizedFlagError as error:
-        message = config_lib.unknown("flag", f"{error.flagname}", list(FLAGS))
-        sys.exit(fail(message.replace("; known: ", "; --help lists ")[:300]))
-    except (config_lib.UserError, flags.Error) as error:
+        asked = set(itertools.takewhile(lambda word: word != "--", argv[1:]))
+        if asked & (_HELP | _HELP_ALL):
+            module = sys.modules[main.__module__]
+            lines = _help(main.__module__, bool(asked & _HELP_ALL))
+            _print(about or inspect.getdoc(module) or "", *lines)
+            sys.exit(DONE)
+        sys.exit(main(_parsed(argv)) or DONE)
+    except config_lib.UserError as error:
         sys.exit(fail(str(error)))
     except Stopped as error:
         print(f"stopped: {error}", file=sys.stderr)
+        sys.exit(STOPPED)
+    except KeyboardInterrupt:
+        print("stopped before there was anything to save", file=sys.stderr)
         sys.exit(STOPPED)
 
 
@@ -163,3 +210,76 @@ def fail(message: str) -> int:
     """Prints one line on stderr; returns the exit status of bad input."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     return BAD_INPUT
+
+
+def _parsed(argv: list[str]) -> list[str]:
+    """Sets the flags; the arguments beside them."""
+    try:
+        return FLAGS(_files_first(argv))[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = config_lib.nearest(error.flagname, FLAGS)
+        tail = f"did you mean {' or '.join(near)}?" if near else "see --help"
+        raise config_lib.ConfigError(
+            f"unknown flag {error.flagname!r}; {tail}"
+        ) from error
+    except (flags.Error, UnicodeDecodeError) as error:
+        text = str(error).removeprefix("ERROR:: ")
+        if "Non-boolean argument" in text:
+            text = text.partition(": ")[0] + ": it is true or false"
+        raise config_lib.ConfigError(text) from error
+
+
+def _files_first(argv: list[str]) -> list[str]:
+    """The arguments with flag files in front: what stands later wins."""
+    files, rest = argv[:1], []
+    words = iter(argv[1:])
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word == "--":
+            rest += [word, *words]
+        elif name in ("-flagfile", "--flagfile"):
+            files += [word] if equals else [word, *itertools.islice(words, 1)]
+        else:
+            rest.append(word)
+    return files + rest
+
+
+def _help(module: str, full: bool) -> Iterator[str]:
+    """Lines about the flags of this module, of the knobs, or of all."""
+    if module == "__main__":
+        module = sys.argv[0]  # as absl names it
+    knobs = {path for path, _, _, _ in config_lib.leaves()}
+    defined = {
+        where: [flag for flag in found if flag.name not in knobs]
+        for where, found in FLAGS.flags_by_module_dict().items()
+    }
+    shown = [*defined.pop(module, []), *defined.pop(__name__, [])]
+    if full:
+        shown += itertools.chain.from_iterable(defined.values())
+    yield ""
+    for flag in shown:
+        text = " ".join(flag.help.split())
+        if flag.default is not None:
+            text += f" (default: {_shown(flag.default)})"
+        yield _line(flag.name, text)
+    yield _line("flagfile", "a file of flags, one a line; those beside it win")
+    part = ""
+    for path, _, _, _ in config_lib.leaves():
+        if path in FLAGS:
+            if path.split(".")[0] != part:
+                part = path.split(".")[0]
+                yield ""
+            yield _line(path, FLAGS[path].help)
+
+
+def _print(*lines: str) -> None:
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:  # `head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _line(name: str, text: str) -> str:
+    return textwrap.fill(
+        f"--{name}: {text}", 79, initial_indent="  ", subsequent_indent="      "
+    )
