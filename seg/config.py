@@ -10,6 +10,7 @@ else. `None` in a model's knob means "as the architecture's source has it".
 import dataclasses
 import difflib
 import json
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -296,11 +297,9 @@ def _cast(path: str, value: Any, kind: Any) -> Any:
         if rest is not Ellipsis and len(value) != len(typing.get_args(kind)):
             raise ConfigError(f"{path}: {value!r} needs two values")
         return tuple(_cast(path, v, item) for v in value)
-    if kind is float and isinstance(value, int) and value is not True:
+    if kind is float and type(value) is int:
         return float(value)
-    if not isinstance(value, kind) or (
-        kind is int and value in (True, False) and isinstance(value, bool)
-    ):
+    if not isinstance(value, kind) or (kind is int and type(value) is bool):
         raise ConfigError(f"{path}: {value!r} is not of type {kind.__name__}")
     return value
 
@@ -316,6 +315,8 @@ def from_json(text: str) -> Config:
         tree = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"config is not JSON: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config is no JSON object: {text:.50}")
     return replace(Config(), _flatten(tree, ""))
 
 
@@ -388,24 +389,28 @@ _CHOICES = {
 _FRACTIONS = (
     "data.val_frac", "data.test_frac", "data.object_rich", "synthetic.touching",
     "augment.flip", "augment.rotate", "augment.scale", "augment.crop_pad",
-    "augment.crop_pad_frac", "augment.blur", "augment.invert",
+    "augment.blur", "augment.invert",
     "optim.warmup_frac", "predict.threshold",
 )  # fmt: skip
 _BELOW_ONE = (
     "data.overlap", "predict.overlap", "optim.ema", "optim.momentum",
-    "model.dropout",
+    "model.dropout", "augment.contrast",
 )  # fmt: skip
 _POSITIVE = (
     "model.in_channels", "model.n_classes", "model.width", "data.tile",
-    "data.cache_mib", "synthetic.height", "synthetic.width",
-    "synthetic.diameter", "optim.learning_rate", "train.batch_size",
-    "train.epochs", "train.log_every", "train.keep", "predict.tile",
-    "predict.batch_size", "predict.watershed_distance",
+    "data.cache_mib", "synthetic.n_train", "synthetic.height",
+    "synthetic.width", "synthetic.diameter", "optim.learning_rate",
+    "train.batch_size", "train.epochs", "train.log_every", "train.keep",
+    "predict.tile", "predict.batch_size", "predict.watershed_distance",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "predict.closing", "predict.gap", "predict.watershed_sigma", "train.steps",
     "train.eval_every", "train.checkpoint_every", "train.patience",
-    "train.seed", "synthetic.n_objects", "synthetic.noise", "synthetic.blur",
+    "train.seed", "data.split_seed", "model.depth", "synthetic.seed",
+    "synthetic.n_val", "synthetic.n_test", "synthetic.n_objects",
+    "synthetic.noise", "synthetic.blur", "synthetic.shading",
+    "augment.rotate_degrees", "augment.brightness", "augment.gamma",
+    "augment.blur_sigma", "augment.noise", "loss.focal_gamma",
     "optim.weight_decay", "optim.clip_norm", "track.n_overlays",
 )  # fmt: skip
 
@@ -417,6 +422,30 @@ def check(config: Config) -> Config:
         if flat[path] not in choices:
             options = ", ".join(map(str, choices))
             raise ConfigError(f"{path}={flat[path]!r}; choose one of {options}")
+    _check_numbers(flat)
+    if config.data.val_frac + config.data.test_frac >= 1:
+        raise ConfigError("data.val_frac + data.test_frac leave no training")
+    low, high = config.augment.scale_range
+    if not 0 < low <= high:
+        raise ConfigError(
+            f"augment.scale_range={low},{high}; give two positive numbers, "
+            "the smaller one first"
+        )
+    frac = config.augment.crop_pad_frac
+    if not 0 <= frac < 0.5:
+        raise ConfigError(
+            f"augment.crop_pad_frac={frac}; it is cut from both sides and "
+            "must lie in [0, 0.5)"
+        )
+    _check_classes(config, flat)
+    return config
+
+
+def _check_numbers(flat: Mapping[str, Any]) -> None:
+    for path, value in flat.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{path}={number}; it must be finite")
     for path in _FRACTIONS:
         if not 0 <= flat[path] <= 1:
             raise ConfigError(f"{path}={flat[path]}; it must lie in [0, 1]")
@@ -427,20 +456,28 @@ def check(config: Config) -> Config:
         if flat[path] is not None and flat[path] <= 0:
             raise ConfigError(f"{path}={flat[path]}; it must be positive")
     for path in _NOT_NEGATIVE:
-        if flat[path] < 0:
+        if flat[path] is not None and flat[path] < 0:
             raise ConfigError(f"{path}={flat[path]}; it must not be negative")
-    if config.data.val_frac + config.data.test_frac >= 1:
-        raise ConfigError("data.val_frac + data.test_frac leave no training")
-    n_names, n_classes = len(config.classes), config.model.n_classes
-    if n_names != max(n_classes, 2):
+
+
+def _check_classes(config: Config, flat: Mapping[str, Any]) -> None:
+    names, n_classes = config.classes, config.model.n_classes
+    if len(names) != max(n_classes, 2):
         raise ConfigError(
-            f"classes has {n_names} names, model.n_classes={n_classes} needs "
-            f"{max(n_classes, 2)}; list the background first"
+            f"classes has {len(names)} names, model.n_classes={n_classes} "
+            f"needs {max(n_classes, 2)}; list the background first"
+        )
+    if len({*names, ""}) <= len(names):
+        raise ConfigError(f"classes={names}; each needs a name of its own")
+    n_drawn = config.synthetic.n_classes
+    if config.data.layout == "synthetic" and n_drawn > len(names):
+        raise ConfigError(
+            f"synthetic.n_classes={n_drawn} draws more classes than the "
+            f"{len(names)} of classes={names}; name them all"
         )
     for path in ("predict.min_area", "predict.margin"):
-        if len(flat[path]) not in (1, n_names - 1) or min(flat[path]) < 0:
+        if len(flat[path]) not in (1, len(names) - 1) or min(flat[path]) < 0:
             raise ConfigError(
                 f"{path}={flat[path]}; give one value >= 0, or "
-                f"{n_names - 1}, one for each foreground class"
+                f"{len(names) - 1}, one for each foreground class"
             )
-    return config

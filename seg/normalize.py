@@ -70,5 +70,8 @@ def apply(image: Any, stats: Any, kind: str) -> Any:
         low, high = _SCALES[kind]
         offset = column(low) if low else 0.0
         span = column(high) - offset
+    # Few bright specks on black: both percentiles are black, so the brightest
+    # pixel stands for the upper one.
+    span = span + (span <= 0) * (column("max") - offset)
     # A flat image has no span; what is left of it after the offset is 0.
     return (image - offset) * (1.0 / (span + (span <= 0)))
