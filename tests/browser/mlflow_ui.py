@@ -1,6 +1,6 @@
 """MLflow's UI in a real browser: serve a database, open a page, take a picture.
 
-    python -m tests.browser.mlflow_ui --uri=sqlite:///mlflow.db \\
+    python -m tests.browser.mlflow_ui --database=mlflow.db \\
         --experiment=seg --page=charts --out=runs.png [--runs=NAME,NAME]
 
 writes a picture of the runs side by side. Pages: `table` (scores and knobs),
@@ -16,6 +16,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -161,7 +162,7 @@ def tagged(client: Any, experiment: str) -> str:
 
 
 def picture(
-    uri: str,
+    database: pathlib.Path,
     experiment: str,
     out: pathlib.Path,
     *,
@@ -169,36 +170,36 @@ def picture(
     names: tuple[str, ...] = (),
     size: tuple[int, int] = (1600, 1180),
 ) -> None:
-    """Writes a picture of the runs of an experiment, by their names."""
+    """Writes a picture of the runs of an experiment, by their names.
+
+    A copy of the database is served, in which there are no other runs.
+    """
     import mlflow
 
-    client = mlflow.MlflowClient(uri)
-    found = tagged(client, experiment)
-    runs = [
-        run
-        for run in client.search_runs([found])
-        if not names or run.info.run_name in names
-    ]
-    if not runs:
-        raise SystemExit(f"error: no run of {experiment!r} is named {names}")
-    out = out.resolve()
-    log = out.with_suffix(".log")
-    ids = [run.info.run_id for run in runs]
-    with server(uri, log) as served, browser(*size) as tab:
-        url = address(served, found, ids, page)
-        if names and page != "compare":
-            # of all attributes MLflow looks for several values in ids only
-            quoted = ", ".join(f"'{run}'" for run in ids)
-            where = f"attributes.run_id IN ({quoted})"
-            url += "&" + urllib.parse.urlencode({"searchFilter": where})
-        show(tab, url, [run.info.run_name for run in runs])
-        tab.screenshot(path=out)
-    log.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        log, copy = pathlib.Path(folder, "log"), pathlib.Path(folder, "copy.db")
+        shutil.copy(database, copy)
+        client = mlflow.MlflowClient(f"sqlite:///{copy}")
+        found = tagged(client, experiment)
+        runs = []
+        for run in client.search_runs([found]):
+            if not names or run.info.run_name in names:
+                runs.append(run.info)
+            else:
+                client.delete_run(run.info.run_id)
+        shown = {run.run_name for run in runs}
+        if not runs or not shown.issuperset(names):
+            known = ", ".join(sorted(shown)) or "none of them"
+            raise SystemExit(f"error: {experiment!r} has of these runs {known}")
+        ids = [run.run_id for run in runs]
+        with server(f"sqlite:///{copy}", log) as served, browser(*size) as tab:
+            show(tab, address(served, found, ids, page), sorted(shown))
+            tab.screenshot(path=out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--uri", default="sqlite:///mlflow.db")
+    parser.add_argument("--database", type=pathlib.Path, default="mlflow.db")
     parser.add_argument("--experiment", default="seg")
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--page", default="charts", choices=PAGES)
@@ -207,7 +208,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=1180, help="px")
     args = parser.parse_args()
     picture(
-        args.uri,
+        args.database,
         args.experiment,
         args.out,
         page=args.page,
