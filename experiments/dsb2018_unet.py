@@ -17,11 +17,12 @@ def get_config() -> config.Config:
             path="dsb2018_stardist.zip",
             sha256="135b77bd8835a140d784257806040786"
             "dc8ce1fc4703690d1c82d03d8780f1d1",
-            gap=1,
+            gap=2,
+            per_image=2,
         ),
         augment=config.Augment(scale=0.3),
         optim=config.Optim(learning_rate=3e-3, ema=0.995),
-        train=config.Train(epochs=8, eval_every=344),
-        predict=config.Predict(connectivity=1, min_area=(12,)),
+        train=config.Train(epochs=25, eval_every=330),
+        predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="dsb2018"),
     )

@@ -70,10 +70,16 @@ def main(argv: list[str]) -> int:
 def _config(
     trained: config_lib.Config, workdir: pathlib.Path | None
 ) -> config_lib.Config:
-    """The config of the run, with what this command line changes."""
-    if FLAGS.experiment and workdir is None:
+    """The trained config with what this command line changes.
+
+    An experiment file may have changed since in how it predicts; a model from
+    elsewhere takes its data from there too.
+    """
+    if FLAGS.experiment:
         own = seg_flags.load_experiment(FLAGS.experiment)
-        trained = dataclasses.replace(own, model=trained.model)
+        trained = dataclasses.replace(trained, predict=own.predict)
+        if workdir is None:
+            trained = dataclasses.replace(own, model=trained.model)
     changed = config_lib.replace(trained, seg_flags.overrides())
     return config_lib.check(changed)
 

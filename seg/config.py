@@ -77,11 +77,16 @@ class Data:
     )
     tile: int = knob(256, "side of a training tile, px")
     overlap: float = knob(0.25, "least overlap of two tiles, share of a side")
+    per_image: int = knob(
+        0,
+        "tiles of an image in an epoch, at most, so that large images do "
+        "not outweigh small ones; 0 = all",
+    )
     object_rich: float = knob(
         0.0, "share of the tiles that are cut around a random object instead"
     )
     gap: int = knob(
-        0, "px of background taught between touching objects (0 or 1)"
+        0, "px of background taught between touching objects: 0, 1 or 2"
     )
     cache_mib: int = knob(512, "decoded images kept in host memory, MiB")
 
@@ -377,7 +382,7 @@ _CHOICES = {
     "data.overlaps": ("error", "first", "smallest"),
     "data.split": ("auto", "group"),
     "data.normalize": ("percentile", "standard", "minmax", "range", "none"),
-    "data.gap": (0, 1),
+    "data.gap": (0, 1, 2),
     "synthetic.kind": ("nuclei", "cells", "beads"),
     "optim.name": ("adam", "adamw", "sgd"),
     "optim.schedule": ("cosine", "constant"),
@@ -404,7 +409,8 @@ _POSITIVE = (
     "predict.tile", "predict.batch_size", "predict.watershed_distance",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "predict.closing", "predict.gap", "predict.watershed_sigma", "train.steps",
+    "data.per_image", "predict.closing", "predict.gap",
+    "predict.watershed_sigma", "train.steps",
     "train.eval_every", "train.checkpoint_every", "train.patience",
     "train.seed", "data.split_seed", "model.depth", "synthetic.seed",
     "synthetic.n_val", "synthetic.n_test", "synthetic.n_objects",

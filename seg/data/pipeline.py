@@ -1,7 +1,8 @@
 """Records -> tiles -> batches, each batch a function of (seed, step) alone.
 
-An epoch visits every tile of the table once, in the order of a permutation
-drawn from (seed, epoch); step s takes its slice of that order and needs
+An epoch visits every tile of the table once (or, with `data.per_image`, so
+many of each image at most, drawn anew), in the order of a permutation drawn
+from (seed, epoch); step s takes its slice of that order and needs
 nothing of the steps before it. So a run resumes at any step, on any number of
 processes, with the same batches. `batch_at` is the definition; `batches` runs
 it in tf.data and `plain_batches` in a thread: the same bits.
@@ -48,7 +49,7 @@ def steps_per_epoch(
     records: records_lib.Records, config: config_lib.Config
 ) -> int:
     """Steps that visit every tile once; the last batch may be padded."""
-    n_tiles = len(_table(records, config.data))
+    n_tiles = _n_visited(_table(records, config.data), config.data)
     return -(-n_tiles // config.train.batch_size)
 
 
@@ -84,9 +85,11 @@ def batch_at(
             f"processes; choose a multiple of {count}"
         )
     table = _table(records, config.data)
-    n_tiles = len(table)
+    n_tiles = _n_visited(table, config.data)
     epoch, place = divmod(step, -(-n_tiles // size))
-    order = _order(config.train.seed, epoch, n_tiles)
+    order = _order(
+        config.train.seed, epoch, table[:, 0].tobytes(), config.data.per_image
+    )
     share = size // count
     first = place * size + index * share
     # Padding repeats real tiles at weight 0: blank ones would bend the
@@ -110,9 +113,25 @@ def _table(records: records_lib.Records, data: config_lib.Data) -> np.ndarray:
     return table
 
 
+def _n_visited(table: np.ndarray, data: config_lib.Data) -> int:
+    """Tiles of an epoch."""
+    if not data.per_image:
+        return len(table)
+    return int(np.minimum(np.bincount(table[:, 0]), data.per_image).sum())
+
+
 @functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, n_tiles: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(n_tiles)
+def _order(seed: int, epoch: int, owners: bytes, per_image: int) -> np.ndarray:
+    """The epoch's tiles in their order; `owners` has the image of each."""
+    image = np.frombuffer(owners, np.int64)
+    order = np.random.default_rng([seed, epoch]).permutation(len(image))
+    if not per_image:
+        return order
+    # of the permuted tiles the first ones of each image
+    by_image = np.argsort(image[order], kind="stable")
+    n = np.bincount(image)
+    rank = np.arange(len(image)) - np.repeat(np.cumsum(n) - n, n)
+    return order[np.sort(by_image[rank < per_image])]
 
 
 def _tile(

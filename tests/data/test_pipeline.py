@@ -286,3 +286,25 @@ def test_the_pipeline_imports_without_tensorflow():
         check=True,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
+
+
+def test_per_image_bounds_the_tiles_of_an_image_and_draws_them_anew():
+    source, config = in_memory(), config_of(data__per_image=2)
+    n_steps = pipeline.steps_per_epoch(source, config)
+    table = pipeline.tile_table(source.shapes("train"), config.data)
+    n_tiles = np.bincount(table[:, 0])
+    assert n_tiles.max() > 2 and n_steps == -(
+        -np.minimum(n_tiles, 2).sum() // 4
+    )
+    epochs = []
+    for epoch in range(3):
+        seen = []
+        for step in range(epoch * n_steps, (epoch + 1) * n_steps):
+            batch = pipeline.batch_at(source, config, step)
+            seen += list(batch["ids"][batch["weight"] > 0])
+        assert len(set(seen)) == len(seen)
+        owners = [name.split("@")[0] for name in seen]
+        for i, n in enumerate(n_tiles):
+            assert owners.count(f"im{i}") == min(n, 2)
+        epochs.append(seen)
+    assert len({frozenset(seen) for seen in epochs}) == 3
