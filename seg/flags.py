@@ -28,8 +28,7 @@ FLAGS = flags.FLAGS
 
 DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 33
 
-_HELP = {"-h", "-?", "--help", "-help", "--helpshort"}
-_HELP_ALL = {"--helpfull", "-helpfull"}
+_HELP = {"-h", "-?", "-help", "--help", "--helpshort", "--helpfull"}
 
 
 class Stopped(Exception):
@@ -100,14 +99,14 @@ def load_experiment(path: str) -> config_lib.Config:
     module = experiment_module(file)
     try:
         config = module.get_config()
+        if not isinstance(config, config_lib.Config):
+            raise TypeError(f"get_config() gives {config!r:.50}, no Config")
+        # dataclasses take values of any type
+        return config_lib.replace(
+            config_lib.Config(), config_lib.to_flat(config)
+        )
     except Exception as error:  # it is the user's code
         raise _broken(file, error) from error
-    if not isinstance(config, config_lib.Config):
-        raise config_lib.ConfigError(
-            f"--experiment={file}: get_config() gives {config!r:.50}; let it "
-            "return a seg.config.Config"
-        )
-    return config
 
 
 def experiment_module(file: pathlib.Path) -> types.ModuleType:
@@ -134,9 +133,9 @@ def _broken(file: pathlib.Path, error: Exception) -> config_lib.ConfigError:
         if frame.filename == str(file.absolute())
     ]
     at = f", line {lines[-1]}" if lines else ""
-    return config_lib.ConfigError(
-        f"--experiment={file}{at}: {type(error).__name__}: {error}"
-    )
+    kind = type(error).__name__
+    what = "" if isinstance(error, config_lib.UserError) else f"{kind}: "
+    return config_lib.ConfigError(f"--experiment={file}{at}: {what}{error}")
 
 
 def resolve() -> config_lib.Config:
@@ -190,10 +189,9 @@ def run(
     argv = sys.argv if argv is None else argv
     try:
         asked = set(itertools.takewhile(lambda word: word != "--", argv[1:]))
-        if asked & (_HELP | _HELP_ALL):
-            module = sys.modules[main.__module__]
-            lines = _help(main.__module__, bool(asked & _HELP_ALL))
-            _print(about or inspect.getdoc(module) or "", *lines)
+        if asked & _HELP:
+            about = about or inspect.cleandoc(main.__globals__["__doc__"] or "")
+            _print(about, *_help(main.__module__))
             sys.exit(DONE)
         sys.exit(main(_parsed(argv)) or DONE)
     except config_lib.UserError as error:
@@ -202,7 +200,9 @@ def run(
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(STOPPED)
     except KeyboardInterrupt:
-        print("stopped before there was anything to save", file=sys.stderr)
+        print(
+            "stopped by Ctrl-C; the same command starts again", file=sys.stderr
+        )
         sys.exit(STOPPED)
 
 
@@ -244,18 +244,14 @@ def _files_first(argv: list[str]) -> list[str]:
     return files + rest
 
 
-def _help(module: str, full: bool) -> Iterator[str]:
-    """Lines about the flags of this module, of the knobs, or of all."""
+def _help(module: str) -> Iterator[str]:
+    """Lines about a module's flags and the knobs; other libraries' are left."""
     if module == "__main__":
         module = sys.argv[0]  # as absl names it
     knobs = {path for path, _, _, _ in config_lib.leaves()}
-    defined = {
-        where: [flag for flag in found if flag.name not in knobs]
-        for where, found in FLAGS.flags_by_module_dict().items()
-    }
-    shown = [*defined.pop(module, []), *defined.pop(__name__, [])]
-    if full:
-        shown += itertools.chain.from_iterable(defined.values())
+    defined = FLAGS.flags_by_module_dict()
+    shown = [*defined.get(module, ()), *defined.get(__name__, ())]
+    shown = [flag for flag in shown if flag.name not in knobs]
     yield ""
     for flag in shown:
         text = " ".join(flag.help.split())
