@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seg import config
-from seg.train.tracking import jsonl, models, names
+from seg.train.tracking import jsonl, models, names, view
 
 _DEFAULT = "sqlite:///mlflow.db"
 _STORES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
@@ -53,7 +53,7 @@ def library() -> Any:
         import mlflow
     except ImportError as error:
         raise config.UserError(
-            f"MLflow cannot be imported ({error}); pip install seg[train], "
+            f"MLflow cannot be imported ({error}); pip install -e .[train], "
             "or --track.uri=jsonl:DIR"
         ) from error
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
@@ -145,7 +145,9 @@ class Uploader:
         path = database(self.uri)
         where = path and (path.parent / "mlruns" / names.file(name)).as_uri()
         try:
-            return self._client.create_experiment(name, where)
+            return self._client.create_experiment(
+                name, where, tags=view.tags()
+            )
         except library().MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
