@@ -19,12 +19,13 @@ def get_config() -> config.Config:
             sha256="85cab41c64e570eea04aad29f5b09c76"
             "260841bc68cee303f1676ec70389dd24",
             overlaps="first",
-            gap=1,
+            gap=2,
+            per_image=2,
             object_rich=0.25,
         ),
         augment=config.Augment(scale=0.3, invert=0.1),
         optim=config.Optim(learning_rate=3e-3, ema=0.99),
         train=config.Train(epochs=3),
-        predict=config.Predict(connectivity=1, min_area=(12,)),
+        predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="dsb2018"),
     )
