@@ -164,7 +164,7 @@ POSITIVE = (
     "predict.tile", "predict.batch_size", "predict.watershed_distance",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "model.depth", "data.split_seed", "synthetic.n_val", "synthetic.n_test",
+    "model.depth", "data.per_image", "data.split_seed", "synthetic.n_val", "synthetic.n_test",
     "synthetic.n_objects", "synthetic.noise", "synthetic.blur",
     "synthetic.shading", "synthetic.seed", "augment.rotate_degrees",
     "augment.brightness", "augment.gamma", "augment.blur_sigma",
@@ -176,7 +176,7 @@ NOT_NEGATIVE = (
 CHOICES = {
     "model.norm": "layer", "model.stem": 3, "model.dtype": "float16",
     "data.layout": "dsb", "data.overlaps": "last", "data.split": "random",
-    "data.normalize": "zscore", "data.gap": 2, "synthetic.kind": "dogs",
+    "data.normalize": "zscore", "data.gap": 3, "synthetic.kind": "dogs",
     "optim.name": "lion", "optim.schedule": "linear", "train.mode": "best",
     "predict.tta": 3, "predict.separate": "none", "predict.connectivity": 3,
 }  # fmt: skip

@@ -311,6 +311,6 @@ def test_ctrl_c_before_the_training_is_one_line():
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 33
     assert err.startswith("stopped") and err.count("\n") == 1

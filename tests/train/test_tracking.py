@@ -424,7 +424,7 @@ def test_a_spool_needs_the_standard_library_only():
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]
     out = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "pip install seg[train]" in out.stdout
+    assert "pip install -e .[train]" in out.stdout
     (path,) = pathlib.Path("spool").glob("*/spool.jsonl")
     records = [json.loads(line) for line in path.read_text().splitlines()]
     kinds = [record["kind"] for record in records]
