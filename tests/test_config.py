@@ -164,7 +164,8 @@ POSITIVE = (
     "predict.tile", "predict.batch_size", "predict.watershed_distance",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "model.depth", "data.per_image", "data.split_seed", "synthetic.n_val", "synthetic.n_test",
+    "model.depth", "data.per_image", "data.split_seed", "synthetic.n_val",
+    "synthetic.n_test",
     "synthetic.n_objects", "synthetic.noise", "synthetic.blur",
     "synthetic.shading", "synthetic.seed", "augment.rotate_degrees",
     "augment.brightness", "augment.gamma", "augment.blur_sigma",
