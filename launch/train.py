@@ -7,9 +7,15 @@ Exit status: 0 done; 2 bad input or configuration; 33 stopped by a signal, with
 all saved: the same command resumes.
 """
 
+import pathlib
+
 from absl import flags
 
+from seg import config as config_lib
 from seg import flags as seg_flags
+from seg.train import stop
+
+# Everything heavier is imported once the flags are right.
 
 
 def define() -> None:
@@ -27,24 +33,38 @@ def main(argv: list[str]) -> int:
     seg_flags.show_log()
     config = seg_flags.resolve()
     workdir = seg_flags.workdir()
+    with stop.Signals() as signals:
+        try:
+            return _train(config, workdir, signals)
+        except stop.Interrupted as error:
+            raise seg_flags.Stopped(
+                f"{error}; saved in {workdir}, the same command resumes"
+            ) from error
+
+
+def _train(
+    config: config_lib.Config, workdir: pathlib.Path, signals: stop.Signals
+) -> int:
     from seg.train import mesh
 
     mesh.configure(config.train.deterministic)
     mesh.start_distributed()
-    from seg.train import run, stop
+    from seg.train import run
 
     if run.is_done(workdir):
         print(f"{workdir}: the training is complete, nothing to do")
         return seg_flags.DONE
-    try:
-        course = run.train(config, workdir, tiles=flags.FLAGS.tiles)
-    except stop.Interrupted as error:
-        raise seg_flags.Stopped(
-            f"{error}; saved in {workdir}, the same command resumes"
-        ) from error
-    best = "none" if course.best is None else f"{course.best:.4f}"
+    course = run.train(
+        config, workdir, tiles=flags.FLAGS.tiles, signals=signals
+    )
+    if not (workdir / "bundle").is_dir():
+        print(f"{config.train.monitor} was never a number: there is no model")
+        return seg_flags.DONE
+    score = ""
+    if course.best is not None:
+        score = f"{config.train.monitor} {course.best:.4f} at "
     print(
-        f"{config.train.monitor} {best} at step {course.best_step}, "
+        f"{score}step {course.best_step}, "
         f"{course.seconds / 60:.1f} min; model in {workdir / 'bundle'}"
     )
     return seg_flags.DONE

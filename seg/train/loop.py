@@ -37,7 +37,9 @@ class Job:
     batches : from a first step to the batches from there to the last step.
     evaluate : from (state, check) to metrics; `check` is to be called often
         and raises when the training shall stop. None: no validation.
-    on_best : called with (state, metrics) when a validation is the best yet.
+    on_best : called with (state, metrics) when a validation is the best yet;
+        without validation, whenever one is due.
+    signals : what to stop on, an entered context.
     """
 
     config: config_lib.Config
@@ -51,6 +53,7 @@ class Job:
     evaluate: Callable[..., Mapping[str, float]] | None
     on_best: Callable[[step_lib.State, Mapping[str, float]], None]
     tracker: Any
+    signals: stop_lib.Signals
 
 
 @dataclasses.dataclass
@@ -102,7 +105,7 @@ def train(job: Job) -> Course:
         course.seconds = before + time.monotonic() - began
         checkpoints.save(at, state, dataclasses.asdict(course), best=best)
 
-    with stop_lib.Signals() as stop, meter:
+    with meter:
         batches = meter.waiting(job.batches(at))
         best = False
         try:
@@ -113,7 +116,7 @@ def train(job: Job) -> Course:
                 due = at and (finished or at % job.eval_every == 0)
                 if due and course.validated != at:
                     meter.log()  # nothing that is not finite is ever saved
-                    best = _validate(job, at, state, course, meter, stop)
+                    best = _validate(job, at, state, course, meter)
                     if knobs.patience and course.worse >= knobs.patience:
                         _log.info("no better score in %d", course.worse)
                         finished = True
@@ -121,7 +124,7 @@ def train(job: Job) -> Course:
                         save(best)
                 if finished:
                     break
-                stop.agree()
+                job.signals.agree()
 
                 # ------------------------------------------- one step
                 batch = dict(next(batches))
@@ -149,14 +152,14 @@ def _validate(
     state: step_lib.State,
     course: Course,
     meter: meter_lib.Meter,
-    stop: stop_lib.Signals,
 ) -> bool:
     """Validates the state; whether it is the best so far."""
-    if job.evaluate is None:
-        course.validated = at
-        return False
+    if job.evaluate is None:  # then the last weights are the best known
+        course.validated = course.best_step = at
+        job.on_best(state, {})
+        return True
     began = time.monotonic()
-    values = dict(job.evaluate(state, stop.check))
+    values = dict(job.evaluate(state, job.signals.check))
     seconds = time.monotonic() - began
     meter.pause(seconds)
     knobs = job.config.train

@@ -6,6 +6,7 @@ devices, a batch is cut along B.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,10 +14,16 @@ import jaxlib
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from seg import config
+
 # XLA's own CPU convolutions take twice as long; the flag hands them to YNNPACK.
 # An unknown flag aborts the process, so it is set for the versions tried.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
 _CPU_VERSIONS = ("0.10.",)
+
+# A process that is not heard of for this long is given up, and with it the
+# others: longer than a pause of a busy host, shorter than anyone's patience.
+_SILENCE_S = 60
 
 
 def configure(deterministic: bool = False) -> None:
@@ -33,23 +40,68 @@ def configure(deterministic: bool = False) -> None:
 
 
 def _with(flags: str, flag: str) -> str:
-    return flags if flag.split("=")[0] in flags else f"{flags} {flag}"
+    names = [each.split("=")[0] for each in flags.split()]
+    return flags if flag.split("=")[0] in names else f"{flags} {flag}"
 
 
 def start_distributed() -> None:
     """Joins the other processes, where the environment names them.
 
     JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID say who
-    they are; under SLURM, JAX finds out by itself.
+    they are; under SLURM, JAX finds out by itself. When one of them dies, the
+    others end within about a minute.
+
+    Raises ConfigError where the three variables do not fit.
     """
-    environment = os.environ
+    environment, known = os.environ, {}
     if "JAX_COORDINATOR_ADDRESS" in environment:
-        jax.distributed.initialize(
-            num_processes=int(environment["JAX_NUM_PROCESSES"]),
-            process_id=int(environment["JAX_PROCESS_ID"]),
+        known = {
+            "num_processes": _number("JAX_NUM_PROCESSES"),
+            "process_id": _number("JAX_PROCESS_ID"),
+        }
+        if not known["process_id"] < known["num_processes"]:
+            raise config.ConfigError(
+                f"JAX_PROCESS_ID={known['process_id']}; it counts from 0 and "
+                f"must be below JAX_NUM_PROCESSES={known['num_processes']}"
+            )
+    elif int(environment.get("SLURM_NTASKS", "1")) < 2:
+        return
+    jax.distributed.initialize(
+        heartbeat_timeout_seconds=_SILENCE_S,
+        shutdown_timeout_seconds=_SILENCE_S,
+        **known,
+    )
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "")
+    if not text.isdecimal():
+        raise config.ConfigError(
+            f"{name}={text!r}; JAX_COORDINATOR_ADDRESS is set, so it must be "
+            "set too, to a number"
         )
-    elif int(environment.get("SLURM_NTASKS", "1")) > 1:
-        jax.distributed.initialize()
+    return int(text)
+
+
+def by_first(act: Callable[[], None]) -> None:
+    """Process 0 acts, the others wait; where it fails, all of them fail.
+
+    Raises what `act` raises; in the other processes a UserError.
+    """
+    error = None
+    if jax.process_index() == 0:
+        try:
+            act()
+        except Exception as raised:  # the others must not wait in vain
+            error = raised
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        failed = np.array(error is not None)
+        if multihost_utils.broadcast_one_to_all(failed) and error is None:
+            raise config.UserError("process 0 gave up; its message says why")
+    if error is not None:
+        raise error
 
 
 def make() -> jax.sharding.Mesh:

@@ -2,7 +2,9 @@
 
 What `launch.train` and `seg train` both call. A workdir holds `config.json`,
 `checkpoints/`, `bundle/` (the best weights so far), the tracker's files and
-`log.txt`; the same call again resumes, and after completion does nothing.
+`log.txt`; the same call again resumes, and after completion does nothing. Of
+several processes, which share the workdir, process 0 alone locks, logs, tracks
+and writes; the others take part in the checkpoints.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ from seg import config as config_lib
 from seg.data import pipeline, records, targets
 from seg.evaluate import plots, report
 from seg.images import write
-from seg.predict import bundle, predictor
+from seg.predict import bundle, engine, predictor
 from seg.train import checkpoint, loop, losses, mesh, step, stop, tracking
 
 # What may differ when a run is resumed: it changes no number.
@@ -33,6 +35,7 @@ _FREE = (
     "track.",
 )
 
+_DONE = "done"  # stands in a workdir whose run is complete and recorded
 _log = logging.getLogger(__name__)
 
 
@@ -41,6 +44,7 @@ def train(
     workdir: pathlib.Path,
     *,
     tiles: str = "",
+    signals: stop.Signals | None = None,
 ) -> loop.Course:
     """Trains in a workdir, resumes there, or finds that it is done.
 
@@ -48,6 +52,7 @@ def train(
     ----------
     tiles : a pack of `launch.prepare --pack`, in place of prepared records;
         then neither TensorFlow nor the raw images are needed.
+    signals : what to stop on, an entered context; None: one of its own.
 
     Raises
     ------
@@ -55,10 +60,15 @@ def train(
     Interrupted : a signal came; all is saved.
     """
     mesh.configure(config.train.deterministic)
-    with checkpoint.lock(workdir), _log_file(workdir / "log.txt"):
-        _check_same(config, workdir)
+    engine.enable_cache()  # before the first compilation, or it stays off
+    with contextlib.ExitStack() as held:
+        signals = signals or held.enter_context(stop.Signals())
+        mesh.by_first(lambda: _claim(held, config, workdir))
+        if jax.process_index():
+            logging.getLogger("seg").setLevel(logging.WARNING)
         data = records_of(config, tiles)
-        _check_same_data(data, config, workdir)
+        mesh.by_first(lambda: _check_same_data(data, config, workdir))
+        evaluate = _validation(config, data)
         devices = mesh.make()
         n_steps = pipeline.total_steps(data, config)
         per_epoch = pipeline.steps_per_epoch(data, config)
@@ -74,6 +84,7 @@ def train(
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
+        mesh.by_first(lambda: _keep(config, data.digest, workdir))
         about = {"data_digest": data.digest, "n_parameters": n_params}
         tracker = _tracker(config, workdir)
         with _recorded(tracker, config, about):
@@ -87,20 +98,36 @@ def train(
                     state=state,
                     step=step_fn,
                     batches=_batches(data, config, n_steps, tiles),
-                    evaluate=_validation(config, data),
+                    evaluate=evaluate,
                     on_best=_keeper(config, workdir, about),
                     tracker=tracker,
+                    signals=signals,
                 )
             )
             _finish(tracker, workdir)
+        mesh.by_first((workdir / _DONE).touch)
     return course
 
 
 def records_of(config: config_lib.Config, tiles: str = "") -> records.Records:
     """The records of a config: prepared ones, or those of a pack."""
     if tiles:
-        return records.open_pack(tiles, config.data.cache_mib)
-    from seg.data import dataset  # it imports TensorFlow
+        packed = records.open_pack(tiles, config.data.cache_mib)
+        for what, then, now in (
+            (
+                "channels",
+                packed.config.model.in_channels,
+                config.model.in_channels,
+            ),
+            ("classes", len(packed.config.classes), len(config.classes)),
+        ):
+            if then != now:
+                raise config_lib.UserError(
+                    f"{tiles} holds {then} {what}, the config has {now}; pack "
+                    "again with launch.prepare --pack"
+                )
+        return packed
+    from seg.data import dataset  # it imports TFDS
 
     return dataset.open(config)
 
@@ -114,22 +141,29 @@ def record(
     """Adds a report of the trained model to the run of a workdir."""
     tracker = tracking.build(config.track, workdir)
     with _recorded(tracker, config, {}):
-        tracker.metrics(at, found.metrics)
+        tracker.metrics(at, found.metrics, again=True)
         bounds = {
             f"{name}_{end}": value
             for name, pair in found.intervals.items()
             for end, value in zip(("low", "high"), pair, strict=True)
         }
-        tracker.metrics(at, bounds)
+        tracker.metrics(at, bounds, again=True)
         for path, folder in found.files.items():
             tracker.artifact(path, folder)
 
 
 def is_done(workdir: pathlib.Path) -> bool:
-    """Whether the training in a workdir is complete."""
-    folder = workdir / "checkpoints"
-    meta = checkpoint.Checkpoints(folder).meta() if folder.is_dir() else None
-    return bool(meta and meta["done"])
+    """Whether the training in a workdir is complete, and recorded."""
+    return (workdir / _DONE).exists()
+
+
+def _claim(
+    held: contextlib.ExitStack, config: config_lib.Config, workdir: pathlib.Path
+) -> None:
+    """Takes hold of the workdir, if it is this config's."""
+    held.enter_context(checkpoint.lock(workdir))
+    held.enter_context(_log_file(workdir / "log.txt"))
+    _check_same(config, workdir)
 
 
 @contextlib.contextmanager
@@ -147,35 +181,52 @@ def _log_file(path: pathlib.Path) -> Iterator[None]:
 
 def _check_same(config: config_lib.Config, workdir: pathlib.Path) -> None:
     path = workdir / "config.json"
-    if path.exists() and not config.train.resume_changed:
+    if config.train.resume_changed or not path.exists():
+        return
+    try:
         before = config_lib.from_json(path.read_text())
-        lines = [
-            line
-            for line in config_lib.diff(before, config)
-            if not line.startswith(_FREE)
-        ]
-        if lines:
-            raise config_lib.UserError(
-                f"{workdir} was trained with another config "
-                f"({'; '.join(lines)}); use another workdir, or "
-                "--train.resume_changed"
-            )
-    with write.whole(path) as part:
-        part.write_text(config_lib.to_json(config))
+    except config_lib.ConfigError as error:
+        raise config_lib.UserError(
+            f"{path}: {error}; use another workdir, or --train.resume_changed"
+        ) from error
+    lines = [
+        line
+        for line in config_lib.diff(before, config)
+        if not line.startswith(_FREE)
+    ]
+    if lines:
+        raise config_lib.UserError(
+            f"{workdir} was trained with another config ({'; '.join(lines)}); "
+            "use another workdir, or --train.resume_changed"
+        )
 
 
 def _check_same_data(
     data: records.Records, config: config_lib.Config, workdir: pathlib.Path
 ) -> None:
     path = workdir / "data_digest"
-    changed = path.exists() and path.read_text().strip() != data.digest
-    if changed and not config.train.resume_changed:
+    before = path.read_text().strip() if path.exists() else data.digest
+    if before != data.digest and not config.train.resume_changed:
         raise config_lib.UserError(
-            f"{workdir} was trained with other data (digest "
-            f"{path.read_text().strip()}, now {data.digest}); use another "
-            "workdir, or --train.resume_changed"
+            f"{workdir} was trained with other data (digest {before}, now "
+            f"{data.digest}); use another workdir, or --train.resume_changed"
         )
-    path.write_text(data.digest + "\n")
+
+
+def _keep(
+    config: config_lib.Config, digest: str, workdir: pathlib.Path
+) -> None:
+    """Writes what a resumed run is compared with, once nothing is wrong."""
+    text = config_lib.to_json(_public(config))
+    for name, content in ("config.json", text), ("data_digest", f"{digest}\n"):
+        with write.whole(workdir / name) as part:
+            part.write_text(content)
+
+
+def _public(config: config_lib.Config) -> config_lib.Config:
+    """The config without the password that a URI may hold."""
+    uri = tracking.redact(config.track.uri)
+    return config_lib.replace(config, {"track.uri": uri})
 
 
 def _batches(
@@ -192,6 +243,7 @@ def _validation(
     """Whole validation images, stitched, as they will be predicted."""
     if not data.n("val"):
         return None
+    _check_monitor(config, data)
 
     def evaluate(
         state: step.State, check: Callable[[], None]
@@ -219,6 +271,23 @@ def _validation(
     return evaluate
 
 
+def _check_monitor(config: config_lib.Config, data: records.Records) -> None:
+    """Raises ConfigError for a monitor that no validation will give."""
+    first = data.read("val", 0)
+    shape = first["classes"].shape
+    nothing = predictor.Segmentation(
+        np.zeros(shape, np.uint8), np.zeros(shape, np.int32), predictor.Table()
+    )
+    found = report.evaluate(
+        lambda _: nothing, [first], config.classes, "val", intervals=False
+    )
+    names = [*found.metrics, "val/loss"]
+    if config.train.monitor not in names:
+        raise config_lib.ConfigError(
+            config_lib.unknown("train.monitor", config.train.monitor, names)
+        )
+
+
 def _loss(
     config: config_lib.Config, prob: np.ndarray, record: records.Record
 ) -> float:
@@ -243,7 +312,7 @@ def _keeper(
         if jax.process_index() == 0:
             at = int(state["step"])
             meta = about | {"step": at, "metrics": dict(metrics)}
-            made = bundle.from_model(config, step.weights(state), meta)
+            made = bundle.from_model(_public(config), step.weights(state), meta)
             bundle.save(made, workdir / "bundle")
 
     return keep

@@ -34,13 +34,19 @@ def create(
     uses the old state's memory. A batch has `image`, `classes`, `stats` and
     `weight` as in `seg.data.pipeline`.
 
-    Raises ConfigError where loss and classes do not fit.
+    Raises ConfigError where loss and classes, batch and devices, or tile and
+    network do not fit.
     """
     losses.check_terms(config.loss, config.model.n_classes)
+    if config.train.batch_size % devices.size:
+        raise config_lib.ConfigError(
+            f"train.batch_size={config.train.batch_size} cannot be divided "
+            f"over {devices.size} devices; choose a multiple of {devices.size}"
+        )
     tx = optim.build(config.optim, n_steps)
-    graph = nnx.graphdef(
-        nnx.eval_shape(lambda: models.build(config.model, nnx.Rngs(0)))
-    )
+    network = nnx.eval_shape(lambda: models.build(config.model, nnx.Rngs(0)))
+    _check_tile(config.data.tile, network.stride)
+    graph = nnx.graphdef(network)
     everywhere = mesh.replicated(devices)
 
     def fresh() -> State:
@@ -63,6 +69,16 @@ def create(
         out_shardings=everywhere,
     )
     return state, step
+
+
+def _check_tile(side: int, stride: int) -> None:
+    if side % stride:
+        below = side // stride * stride
+        sides = [str(n) for n in (below, below + stride) if n]
+        raise config_lib.ConfigError(
+            f"data.tile={side} is no multiple of the network's stride "
+            f"{stride}; choose {' or '.join(sides)}"
+        )
 
 
 def _step(
@@ -113,7 +129,7 @@ def _step(
         "opt": opt,
         "ema": ema,
     }
-    return after, {"loss": loss, "grad_norm": optax.global_norm(grads)}
+    return after, {"loss": loss, "grad_norm": optax.tree.norm(grads)}
 
 
 def weights(state: State) -> nnx.State:

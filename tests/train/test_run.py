@@ -1,0 +1,306 @@
+"""Claims about a training from a config to a bundle, in this process.
+
+What a kill does to it is in tests/launch/test_train.py.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+import seg
+from seg import config, normalize
+from seg.data import records, synthetic
+from seg.evaluate import report
+from seg.predict import bundle
+from seg.train import checkpoint, run, tracking
+
+KNOBS = {
+    "model.width": 2,
+    "model.depth": 1,
+    "model.norm": "batch",
+    "data.tile": 32,
+    "data.gap": 1,
+    "synthetic.height": 48,
+    "synthetic.width": 40,
+    "synthetic.n_objects": 4,
+    "synthetic.diameter": 12,
+    "optim.ema": 0.5,
+    "optim.learning_rate": 0.01,
+    "train.augment": False,
+    "train.batch_size": 4,
+    "train.epochs": 2,
+    "train.log_every": 1,
+    "predict.tile": 32,
+    "predict.closing": 3,
+    "track.uri": "jsonl:spool?token=hunter2",
+}
+COUNTS = {"train": 3, "val": 2, "test": 2}
+
+
+def settings(**changes):
+    changes = {k.replace("__", "."): v for k, v in changes.items()}
+    return config.replace(config.Config(), KNOBS | changes)
+
+
+def drawn(digest="d1", **counts):
+    """Records in memory."""
+    spec = settings().synthetic
+    counts = COUNTS | counts
+
+    def read(split, i):
+        record = synthetic.draw(spec, 10 * list(COUNTS).index(split) + i)
+        about = {"id": f"{split}{i}", "group": f"{split}{i}"}
+        stats = normalize.measure(record["image"])
+        return record | about | {"stats": stats}
+
+    index = {
+        split: [
+            {"id": f"{split}{i}", "group": f"{split}{i}", "shape": [48, 40]}
+            for i in range(n)
+        ]
+        for split, n in counts.items()
+    }
+    return records.Records(index, digest, read, 64, settings())
+
+
+def packed(path, *args, **kwargs):
+    records.pack(drawn(*args, **kwargs), settings(), path, records.SPLITS)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("pack") / "tiles.npz")
+
+
+@pytest.fixture(scope="module")
+def trained(tiles, tmp_path_factory):
+    """(folder of workdir `work` and `spool`, course) of a whole training."""
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(logging.getLogger("seg"), "level", logging.INFO)
+        return folder, train(tiles=tiles)
+
+
+@pytest.fixture
+def workdir(trained):
+    """A copy of the trained workdir, whose training is not complete."""
+    shutil.copytree(trained[0], ".", dirs_exist_ok=True)
+    found = pathlib.Path("work")
+    (found / "done").unlink()
+    return found
+
+
+def train(workdir="work", tiles=None, **changes):
+    return run.train(
+        settings(**changes), pathlib.Path(workdir), tiles=str(tiles)
+    )
+
+
+def refused(match, *args, **kwargs):
+    with pytest.raises(config.UserError, match=match) as caught:
+        train(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_workdir_holds_all_that_is_promised(trained):
+    folder, course = trained
+    work = folder / "work"
+    names = {path.name for path in work.iterdir()}
+    assert names >= {
+        "config.json", "data_digest", "checkpoints", "bundle", "log.txt",
+        "run_id", "done", "lock", "curves",
+    }  # fmt: skip
+    told = config.from_json((work / "config.json").read_text())
+    assert told == settings(track__uri="jsonl:spool?token=***")
+    assert (work / "data_digest").read_text() == "d1\n"
+    log = (work / "log.txt").read_text()
+    assert "parameters; 6 steps of 4 tiles, 3 a pass" in log
+    assert "step 6/6" in log
+    assert course.done and course.best_step in (3, 6)
+    assert run.is_done(work) and not run.is_done(folder)
+
+
+def test_the_record_of_a_run_is_whole(trained):
+    folder, _ = trained
+    (path,) = folder.glob("spool*/*/spool.jsonl")
+    told = [json.loads(line) for line in path.read_text().splitlines()]
+    kinds = [record["kind"] for record in told]
+    assert kinds[0] == "start" and kinds[-1] == "finish"
+    assert kinds.count("model") == 1 and told[-1]["status"] == "FINISHED"
+    assert told[0]["tags"]["data_digest"] == "d1"
+    assert told[0]["params"]["model.width"] == "2"
+    last = {}
+    for record in told:
+        last |= record.get("values", {})
+    wanted = {"train/loss", "val/loss", "val/dice", "val/iou", "val/ap50"}
+    wanted |= {"val/miou", "val/pq", "val/count_error", "val/dice_nucleus"}
+    assert last.keys() >= wanted
+    artifacts = [r["path"] for r in told if r["kind"] == "artifact"]
+    assert any(path.endswith("config.json") for path in artifacts)
+    assert any("curves/" in path for path in artifacts)
+
+
+def test_the_bundle_gives_the_scores_of_the_best_validation(trained):
+    folder, course = trained
+    found = bundle.load(folder / "work" / "bundle")
+    assert found.meta["step"] == course.best_step
+    assert found.meta["data_digest"] == "d1"
+    predictor, data = seg.load(folder / "work"), drawn()
+    scores = report.evaluate(
+        lambda record: predictor(record["image"]),
+        (data.read("val", i) for i in range(2)),
+        settings().classes,
+        "val",
+        intervals=False,
+    ).metrics
+    told = found.meta["metrics"]
+    for name, value in scores.items():
+        assert told[name] == pytest.approx(value, abs=1e-6), name
+    assert told["val/dice"] == course.best
+    assert np.isfinite(told["val/loss"])
+
+
+def test_what_was_not_recorded_to_the_end_is_made_up_for(workdir, tiles):
+    before = (workdir / "checkpoints" / "6" / "manifest.json").read_bytes()
+    course = train(tiles=tiles)
+    assert course.done and run.is_done(workdir)
+    after = (workdir / "checkpoints" / "6" / "manifest.json").read_bytes()
+    assert after == before
+
+
+def test_another_config_is_refused_with_what_differs(workdir, tiles):
+    kept = (workdir / "config.json").read_text()
+    refused(
+        r"trained with another config \(optim.learning_rate: 0.01 -> 0.1; "
+        r"train.seed: 0 -> 1\).*resume_changed",
+        tiles=tiles,
+        optim__learning_rate=0.1,
+        train__seed=1,
+    )
+    assert (workdir / "config.json").read_text() == kept
+
+
+def test_what_changes_no_number_may_differ(workdir, tiles):
+    course = train(
+        tiles=tiles,
+        data__dir="elsewhere",
+        train__log_every=5,
+        train__keep=3,
+        track__uri="none",
+        track__run_name="again",
+    )
+    assert course.done
+
+
+def test_other_data_are_refused(workdir):
+    other = packed("other.npz", digest="d2")
+    refused(r"other data \(digest d1, now d2\).*resume_changed", tiles=other)
+    assert (workdir / "data_digest").read_text() == "d1\n"
+    allowed = {"train__resume_changed": True, "train__patience": 7}
+    assert train(tiles=other, **allowed).done
+    assert (workdir / "data_digest").read_text() == "d2\n"
+    told = config.from_json((workdir / "config.json").read_text())
+    assert told.train.patience == 7
+
+
+def test_another_network_is_refused_with_its_leaves(workdir, tiles):
+    refused(
+        "another model: .*kernel",
+        tiles=tiles,
+        train__resume_changed=True,
+        model__width=3,
+    )
+
+
+def test_a_config_file_that_is_no_config_is_named(workdir, tiles):
+    (workdir / "config.json").write_text('{"model": {"wdith": 3}}')
+    refused("work/config.json: unknown knob 'model.wdith'", tiles=tiles)
+
+
+def test_a_workdir_that_cannot_be_written_is_told_before_all_else():
+    pathlib.Path("file").touch()
+    for place in ("file", "file/run", "/proc/run", "/proc"):
+        refused(f"^{place}: cannot be written", place, tiles="absent.npz")
+
+
+def test_a_workdir_in_use_is_refused():
+    with checkpoint.lock("work"):
+        refused(f"in use by process {os.getpid()}", tiles="absent.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__tile": 33}, "data.tile=33 .* stride 2; choose 32 or 34"),
+        ({"data__tile": 1}, "data.tile=1 .* stride 2; choose 2$"),
+        ({"train__monitor": "val/dise"}, "did you mean val/dice"),
+        ({"model__name": "unnet"}, "did you mean unet"),
+        ({"model__in_channels": 3}, "holds 1 channels, the config has 3"),
+        (
+            {"classes": ("a", "b", "c"), "model__n_classes": 3},
+            "holds 2 classes, the config has 3",
+        ),
+        ({"loss__terms": "dicee"}, "did you mean dice"),
+        ({"loss__terms": "lovasz_softmax"}, "loss.terms"),
+    ],
+)
+def test_a_mistake_leaves_nothing_that_the_mended_run_must_fight(
+    tiles, changes, message
+):
+    refused(message, tiles=tiles, **changes)
+    assert not pathlib.Path("work/config.json").exists()
+    assert not pathlib.Path("work/checkpoints").exists()
+
+
+def test_a_password_is_written_nowhere(trained):
+    paths = [path for path in trained[0].rglob("*") if path.is_file()]
+    assert any(path.name == "model.json" for path in paths)
+    assert not [path for path in paths if b"hunter2" in path.read_bytes()]
+
+
+def test_without_validation_the_last_weights_are_the_bundle():
+    alone = packed("alone.npz", val=0)
+    course = train(tiles=alone, track__uri="none")
+    assert course.best is None and course.best_step == 6
+    assert bundle.load("work/bundle").meta["step"] == 6
+
+
+def test_missing_records_say_how_to_prepare_them():
+    refused("not prepared .*launch.prepare", tiles="")
+    refused("no pack at absent.npz", tiles="absent.npz")
+
+
+def test_a_score_measured_anew_replaces_the_old_one(workdir):
+    found = report.Report(
+        "test", {"test/dice": 0.5}, {"test/dice": (0.4, 0.6)}, []
+    )
+    run.record(settings(), workdir, 6, found)
+    better = dataclasses.replace(found, metrics={"test/dice": 0.75})
+    run.record(settings(), workdir, 6, better)
+    tracker = tracking.build(settings().track, workdir)
+    told = [
+        (at, values)
+        for at, values in tracking.history(tracker)
+        if any(name.startswith("test/") for name in values)
+    ]
+    assert told == [
+        (6, {"test/dice": 0.5}),
+        (6, {"test/dice_low": 0.4, "test/dice_high": 0.6}),
+        (6, {"test/dice": 0.75}),
+    ]
+
+
+def test_the_log_file_is_closed_and_grows(workdir, tiles):
+    before = (workdir / "log.txt").read_text()
+    handlers = list(logging.getLogger().handlers)
+    train(tiles=tiles)
+    assert logging.getLogger().handlers == handlers
+    assert (workdir / "log.txt").read_text().startswith(before)
