@@ -62,8 +62,10 @@ class Meter:
         self._since = time.monotonic()
         self._bar = None
         if sys.stderr.isatty() and jax.process_index() == 0:
-            import tqdm
-
+            try:
+                import tqdm
+            except ImportError:  # a node that only trains may have none
+                return
             self._bar = tqdm.tqdm(
                 total=n_steps, initial=start, unit="step", dynamic_ncols=True
             )
