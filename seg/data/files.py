@@ -30,10 +30,10 @@ class Tree(Protocol):
         """The bytes of a file. Raises ImageError."""
 
     def size(self, name: str) -> int:
-        """Bytes of a file."""
+        """Bytes of a file. Raises ImageError."""
 
     def crc(self, name: str) -> int:
-        """CRC-32 of a file's bytes."""
+        """CRC-32 of a file's bytes. Raises ImageError."""
 
 
 class Folder:
@@ -65,7 +65,10 @@ class Folder:
             raise images.ImageError(f"{name}: {error.strerror}") from error
 
     def size(self, name: str) -> int:
-        return (self._root / name).stat().st_size
+        try:
+            return (self._root / name).stat().st_size
+        except OSError as error:  # a link to nowhere, say
+            raise images.ImageError(f"{name}: {error.strerror}") from error
 
     def crc(self, name: str) -> int:
         return zlib.crc32(self.read(name))

@@ -25,6 +25,7 @@ from concurrent import futures
 import numpy as np
 
 from seg import config as config_lib
+from seg import images
 from seg.data import files, folders, pairs, siblings, split, synthetic
 from seg.data.pairs import Defect, Pair
 from seg.images import read
@@ -252,7 +253,10 @@ def _leaks(tree: files.Tree, found: list[Pair]) -> Iterator[Defect]:
     """Equal images in two of the published splits."""
     first: dict[tuple[int, int], Pair] = {}
     for pair in found:
-        key = (tree.size(pair.image), tree.crc(pair.image))
+        try:
+            key = (tree.size(pair.image), tree.crc(pair.image))
+        except images.ImageError:  # a defect that is listed already
+            continue
         other = first.setdefault(key, pair)
         if other.split != pair.split:
             yield Defect(
