@@ -37,6 +37,7 @@ from seg.images import read
 gcs_utils._is_gcs_disabled = True  # the network is not asked, ever
 
 _INDEX = "split.json"
+_DAMAGED = "{} is damaged; delete it and run launch.prepare again"
 
 
 class Segmentation(tfds.core.GeneratorBasedBuilder):
@@ -156,7 +157,7 @@ def open(config: config_lib.Config) -> records.Records:
     before = [
         path.parent
         for path in sorted(root.glob(f"*/{_INDEX}"))
-        if places.same_setup(json.loads(path.read_text()), config)
+        if places.same_setup(_index(path.parent), config)
     ]
     raw = config.data.path
     if raw and not pathlib.Path(raw).exists() and len(before) == 1:
@@ -299,11 +300,23 @@ def _record(
     }
 
 
+def _index(folder: pathlib.Path) -> dict[str, Any]:
+    """What split.json says. Raises UserError where it is damaged."""
+    try:
+        about = json.loads((folder / _INDEX).read_text())
+        about["splits"], about["digest"], about["config"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise config_lib.UserError(
+            f"{_DAMAGED.format(folder)} ({_INDEX}: {error})"
+        ) from error
+    return about
+
+
 def _open(folder: pathlib.Path, config: config_lib.Config) -> records.Records:
-    about = json.loads((folder / _INDEX).read_text())
+    about = _index(folder)
     index = about["splits"]
     version = folder / Segmentation.name / str(Segmentation.VERSION)
-    damaged = f"{folder} is damaged; delete it and run launch.prepare again"
+    damaged = _DAMAGED.format(folder)
     try:
         builder = tfds.builder_from_directory(os.fspath(version))
         sources = {
