@@ -197,6 +197,8 @@ def export(inputs: list[str]) -> None:
     from seg.predict import export as export_lib
 
     (name,) = _arguments(inputs, "MODEL")
+    if name.startswith(("runs:/", "models:/")):
+        _given("out", "FILE")  # what is fetched from MLflow is a copy
     folder = seg.find(name)
     content = export_lib.stablehlo(bundle.load(folder))
     if FLAGS.out:
