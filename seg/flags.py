@@ -78,7 +78,9 @@ def _parse(path: str, text: str, kind: Any) -> Any:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        return tuple(_parse(path, part, item) for part in text.split(","))
+        return tuple(
+            _parse(path, part.strip(), item) for part in text.split(",")
+        )
     try:
         return kind(text)
     except ValueError as error:
