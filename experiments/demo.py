@@ -1,4 +1,4 @@
-"""Drawn nuclei, of which a third touch: the whole path in minutes.
+"""Drawn nuclei, of which half touch: the whole path in minutes.
 
 bash launch/demo.sh
 """

@@ -37,7 +37,7 @@ class Report:
     Parameters
     ----------
     split : its name, which the metrics begin with.
-    metrics : {"test/dice": ...}; ARCHITECTURE's names, `f1` and `accuracy`.
+    metrics : {"test/dice": ...}, by the names of `metrics` and `matching`.
     intervals : 95 % bootstrap intervals (low, high) over images, by the same
         names; empty if not asked for.
     rows : scores by image, with `artifacts.IMAGE_FIELDS`.

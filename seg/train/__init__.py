@@ -2,7 +2,8 @@
 
 run.py       wires config -> pipeline -> loop
 loop.py      the one training story: batch, step, log, evaluate, save, resume
-step.py      every jit of training: create_state, train_step, eval_step
+validate.py  whole validation images, stitched and scored
+step.py      every jit of training: the fresh state and the step
 losses.py    weighted sums of cross entropy, Dice, focal and Lovasz
 lovasz.py    the Lovasz extension of the Jaccard loss
 optim.py     learning-rate schedule, optimiser, averaged weights
