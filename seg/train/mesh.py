@@ -66,6 +66,8 @@ def start_distributed() -> None:
             )
     elif int(environment.get("SLURM_NTASKS", "1")) < 2:
         return
+    # It would take SIGTERM away from `seg.train.stop`, where all agree too.
+    jax.config.update("jax_enable_preemption_service", False)
     jax.distributed.initialize(
         heartbeat_timeout_seconds=_SILENCE_S,
         shutdown_timeout_seconds=_SILENCE_S,
