@@ -52,7 +52,9 @@ def main(argv: list[str]) -> int:
         return report.evaluate(predict, images, config.classes, split, **kwargs)
 
     scores = score(
-        lambda record: predict(record["image"], name=record["id"]),
+        lambda record: predict(
+            record["image"], name=record["id"], stats=record["stats"]
+        ),
         folder=out,
         n_overlays=config.track.n_overlays,
     )
@@ -80,6 +82,8 @@ def _config(
         trained = dataclasses.replace(trained, predict=own.predict)
         if workdir is None:
             trained = dataclasses.replace(own, model=trained.model)
+    if "***" in trained.track.uri:  # a password, which is kept nowhere
+        trained = config_lib.replace(trained, {"track.uri": ""})
     changed = config_lib.replace(trained, seg_flags.overrides())
     return config_lib.check(changed)
 

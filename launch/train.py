@@ -51,7 +51,8 @@ def _train(
     mesh.start_distributed()
     from seg.train import run
 
-    if run.is_done(workdir):
+    if run.is_done(workdir) and not config.train.resume_changed:
+        run.check_same(config, workdir)
         print(f"{workdir}: the training is complete, nothing to do")
         return seg_flags.DONE
     course = run.train(

@@ -179,7 +179,9 @@ class Train:
     checkpoint_every: int = knob(0, "steps between saves; 0 = each validation")
     keep: int = knob(2, "checkpoints kept, beside the best")
     monitor: str = knob("val/dice", "metric that chooses the best checkpoint")
-    mode: str = knob("max", "whether the best is the max or the min")
+    mode: str = knob(
+        "auto", "the best is the max or the min; auto = min for losses, errors"
+    )
     patience: int = knob(0, "validations without a better one; 0 = no stop")
     deterministic: bool = knob(False, "same bits on a GPU, at some cost")
     resume_changed: bool = knob(
@@ -386,7 +388,7 @@ _CHOICES = {
     "synthetic.kind": ("nuclei", "cells", "beads"),
     "optim.name": ("adam", "adamw", "sgd"),
     "optim.schedule": ("cosine", "constant"),
-    "train.mode": ("max", "min"),
+    "train.mode": ("auto", "max", "min"),
     "predict.tta": (1, 2, 4, 8),
     "predict.separate": ("components", "watershed"),
     "predict.connectivity": (1, 2),
@@ -443,8 +445,21 @@ def check(config: Config) -> Config:
             f"augment.crop_pad_frac={frac}; it is cut from both sides and "
             "must lie in [0, 0.5)"
         )
+    _check_intensities(config)
     _check_classes(config, flat)
     return config
+
+
+def _check_intensities(config: Config) -> None:
+    if config.data.normalize != "none" or not config.train.augment:
+        return
+    for name in ("brightness", "gamma", "noise", "invert"):
+        if getattr(config.augment, name):
+            raise ConfigError(
+                f"augment.{name} is meant for intensities in [0, 1], and "
+                "data.normalize=none leaves them as they are; choose another "
+                f"scaling, or augment.{name}=0"
+            )
 
 
 def _check_numbers(flat: Mapping[str, Any]) -> None:

@@ -82,7 +82,12 @@ class Predictor:
         self._tile = config.predict.tile
 
     def __call__(
-        self, image: Image, *, name: str = "", probabilities: bool = False
+        self,
+        image: Image,
+        *,
+        name: str = "",
+        stats: np.ndarray | None = None,
+        probabilities: bool = False,
     ) -> Segmentation:
         """Segments an image of any size.
 
@@ -91,6 +96,7 @@ class Predictor:
         image : [H, W] or [H, W, C], or the path or the bytes of a file. Types
             other than uint8 and uint16 are taken as float32.
         name : what the table's column `image` says; by default the path.
+        stats : of `normalize.measure`, where they are known already.
         probabilities : keep the map.
 
         Raises
@@ -101,7 +107,7 @@ class Predictor:
         if isinstance(image, str | os.PathLike):
             name = name or os.fspath(image)
         pixels = as_pixels(image)
-        found = self.probabilities(pixels)
+        found = self.probabilities(pixels, stats)
         # What is counted as intensity is the image as it was given.
         objects = blobs.detect(found, pixels, self.config.predict, self.classes)
         return Segmentation(
@@ -111,7 +117,9 @@ class Predictor:
             found if probabilities else None,
         )
 
-    def probabilities(self, image: Image) -> np.ndarray:
+    def probabilities(
+        self, image: Image, stats: np.ndarray | None = None
+    ) -> np.ndarray:
         """The blended map: float32 [H, W, K].
 
         K is 1 for a model with one sigmoid, else the number of classes. If
@@ -120,7 +128,8 @@ class Predictor:
         pixels = read.as_channels(
             as_pixels(image), self.config.model.in_channels
         )
-        stats = normalize.measure(pixels)
+        if stats is None:
+            stats = normalize.measure(pixels)
         while True:
             window = self._engine.window(pixels.shape[:2], self._tile)
             try:

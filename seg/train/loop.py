@@ -86,8 +86,9 @@ def train(job: Job) -> Course:
     restored = checkpoints.restore(job.state)
     at, state, meta = restored or (0, job.state, {})
     course = Course(**meta)
-    if course.done:
+    if course.done and not knobs.resume_changed:
         return course
+    course.done = False
     if restored:
         _log.info("resuming at step %d of %d", at, job.n_steps)
     began, before = time.monotonic(), course.seconds
@@ -170,13 +171,20 @@ def _validate(
     value = float(values[knobs.monitor])
     job.tracker.metrics(at, values | {"perf/validation_s": seconds})
     meter.note(knobs.monitor, value)
-    best = _better(value, course.best, knobs.mode)
+    best = _better(value, course.best, _mode(knobs))
     course.validated = at
     course.worse = 0 if best else course.worse + 1
     if best:
         course.best, course.best_step = value, at
         job.on_best(state, values)
     return best
+
+
+def _mode(knobs: config_lib.Train) -> str:
+    """Whether the largest or the smallest score is the best."""
+    if knobs.mode != "auto":
+        return knobs.mode
+    return "min" if knobs.monitor.endswith(("loss", "error")) else "max"
 
 
 def _better(value: float, best: float | None, mode: str) -> bool:

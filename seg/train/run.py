@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from seg import config as config_lib
-from seg.data import pipeline, records, targets
+from seg.data import pipeline, records
 from seg.evaluate import plots, report
 from seg.images import write
-from seg.predict import bundle, engine, predictor
-from seg.train import checkpoint, loop, losses, mesh, step, stop, tracking
+from seg.predict import bundle, engine
+from seg.train import checkpoint, loop, mesh, step, stop, tracking, validate
 
 # What may differ when a run is resumed: it changes no number.
 _FREE = (
@@ -68,7 +67,7 @@ def train(
             logging.getLogger("seg").setLevel(logging.WARNING)
         data = records_of(config, tiles)
         mesh.by_first(lambda: _check_same_data(data, config, workdir))
-        evaluate = _validation(config, data)
+        evaluate = validate.on_images(config, data)
         devices = mesh.make()
         n_steps = pipeline.total_steps(data, config)
         per_epoch = pipeline.steps_per_epoch(data, config)
@@ -140,7 +139,8 @@ def record(
 ) -> None:
     """Adds a report of the trained model to the run of a workdir."""
     tracker = tracking.build(config.track, workdir)
-    with _recorded(tracker, config, {}):
+    trained = config_lib.from_json((workdir / "config.json").read_text())
+    with _recorded(tracker, trained, {}):
         tracker.metrics(at, found.metrics, again=True)
         bounds = {
             f"{name}_{end}": value
@@ -163,7 +163,7 @@ def _claim(
     """Takes hold of the workdir, if it is this config's."""
     held.enter_context(checkpoint.lock(workdir))
     held.enter_context(_log_file(workdir / "log.txt"))
-    _check_same(config, workdir)
+    check_same(config, workdir)
 
 
 @contextlib.contextmanager
@@ -179,7 +179,8 @@ def _log_file(path: pathlib.Path) -> Iterator[None]:
         handler.close()
 
 
-def _check_same(config: config_lib.Config, workdir: pathlib.Path) -> None:
+def check_same(config: config_lib.Config, workdir: pathlib.Path) -> None:
+    """Raises UserError where the workdir was trained with another config."""
     path = workdir / "config.json"
     if config.train.resume_changed or not path.exists():
         return
@@ -235,72 +236,6 @@ def _batches(
     make = pipeline.plain_batches if tiles else pipeline.batches
     process = jax.process_index(), jax.process_count()
     return lambda at: make(data, config, at, n_steps - at, process)
-
-
-def _validation(
-    config: config_lib.Config, data: records.Records
-) -> Callable[..., Mapping[str, float]] | None:
-    """Whole validation images, stitched, as they will be predicted."""
-    if not data.n("val"):
-        return None
-    _check_monitor(config, data)
-
-    def evaluate(
-        state: step.State, check: Callable[[], None]
-    ) -> Mapping[str, float]:
-        made = bundle.from_model(config, step.weights(state))
-        predict = predictor.Predictor(made, on_batch=check)
-        seen = []
-
-        def score(record: records.Record) -> predictor.Segmentation:
-            found = predict(
-                record["image"], name=record["id"], probabilities=True
-            )
-            seen.append(_loss(config, found.probabilities, record))
-            return found
-
-        found = report.evaluate(
-            score,
-            (data.read("val", i) for i in range(data.n("val"))),
-            config.classes,
-            "val",
-            intervals=False,
-        )
-        return found.metrics | {"val/loss": float(np.mean(seen))}
-
-    return evaluate
-
-
-def _check_monitor(config: config_lib.Config, data: records.Records) -> None:
-    """Raises ConfigError for a monitor that no validation will give."""
-    first = data.read("val", 0)
-    shape = first["classes"].shape
-    nothing = predictor.Segmentation(
-        np.zeros(shape, np.uint8), np.zeros(shape, np.int32), predictor.Table()
-    )
-    found = report.evaluate(
-        lambda _: nothing, [first], config.classes, "val", intervals=False
-    )
-    names = [*found.metrics, "val/loss"]
-    if config.train.monitor not in names:
-        raise config_lib.ConfigError(
-            config_lib.unknown("train.monitor", config.train.monitor, names)
-        )
-
-
-def _loss(
-    config: config_lib.Config, prob: np.ndarray, record: records.Record
-) -> float:
-    """The training's loss of a stitched map [H, W, K]."""
-    prob = np.clip(prob, 1e-7, 1 - 1e-7)
-    logits = np.log(prob)
-    if prob.shape[-1] == 1:
-        logits -= np.log1p(-prob)
-    classes = targets.classes_with_gap(
-        record["classes"], record["labels"], config.data.gap
-    )
-    one = np.ones(1, np.float32)
-    return float(losses.total(logits[None], classes[None], one, config.loss))
 
 
 def _keeper(

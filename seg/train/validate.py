@@ -1,0 +1,85 @@
+"""Validation: whole images, stitched, as they will be predicted."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from seg import config as config_lib
+from seg.data import records, targets
+from seg.evaluate import report
+from seg.predict import bundle, predictor
+from seg.train import losses, step
+
+
+def on_images(
+    config: config_lib.Config, data: records.Records
+) -> Callable[..., Mapping[str, float]] | None:
+    """The validation of a training, for `loop.Job.evaluate`.
+
+    From (state, check) to the metrics of `report` and `val/loss`; None where
+    there are no images for it. Raises ConfigError for a `train.monitor` that
+    is not among them.
+    """
+    if not data.n("val"):
+        return None
+    _check_monitor(config, data)
+
+    def evaluate(
+        state: step.State, check: Callable[[], None]
+    ) -> Mapping[str, float]:
+        made = bundle.from_model(config, step.weights(state))
+        predict = predictor.Predictor(made, on_batch=check)
+        seen = []
+
+        def score(record: records.Record) -> predictor.Segmentation:
+            found = predict(
+                record["image"],
+                name=record["id"],
+                stats=record["stats"],
+                probabilities=True,
+            )
+            seen.append(_loss(config, found.probabilities, record))
+            return found
+
+        found = report.evaluate(
+            score,
+            (data.read("val", i) for i in range(data.n("val"))),
+            config.classes,
+            "val",
+            intervals=False,
+        )
+        return found.metrics | {"val/loss": float(np.mean(seen))}
+
+    return evaluate
+
+
+def _check_monitor(config: config_lib.Config, data: records.Records) -> None:
+    """Raises ConfigError for a monitor that no validation will give."""
+    first = data.read("val", 0)
+    shape = first["classes"].shape
+    nothing = predictor.Segmentation(
+        np.zeros(shape, np.uint8), np.zeros(shape, np.int32), predictor.Table()
+    )
+    found = report.evaluate(
+        lambda _: nothing, [first], config.classes, "val", intervals=False
+    )
+    names = [*found.metrics, "val/loss"]
+    if config.train.monitor not in names:
+        raise config_lib.ConfigError(
+            config_lib.unknown("train.monitor", config.train.monitor, names)
+        )
+
+
+def _loss(
+    config: config_lib.Config, prob: np.ndarray, record: records.Record
+) -> float:
+    """The training's loss of a stitched map [H, W, K]."""
+    prob = np.clip(prob, 1e-7, 1 - 1e-7)
+    logits = np.log(prob)
+    if prob.shape[-1] == 1:
+        logits -= np.log1p(-prob)
+    classes = targets.classes_with_gap(
+        record["classes"], record["labels"], config.data.gap
+    )
+    one = np.ones(1, np.float32)
+    return float(losses.total(logits[None], classes[None], one, config.loss))
