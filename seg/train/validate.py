@@ -55,7 +55,9 @@ def on_images(
 
 def _check_monitor(config: config_lib.Config, data: records.Records) -> None:
     """Raises ConfigError for a monitor that no validation will give."""
-    first = data.read("val", 0)
+    val = (data.read("val", i) for i in range(data.n("val")))
+    first = next((r for r in val if r["labels"] is not None), None)
+    first = first or data.read("val", 0)
     shape = first["classes"].shape
     nothing = predictor.Segmentation(
         np.zeros(shape, np.uint8), np.zeros(shape, np.int32), predictor.Table()
