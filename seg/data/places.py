@@ -44,7 +44,10 @@ def setup(config: config_lib.Config) -> dict[str, Any]:
 
 def same_setup(about: dict[str, Any], config: config_lib.Config) -> bool:
     """Whether a split.json is of these knobs and this raw path."""
-    then = config_lib.from_json(json.dumps(about["config"]))
+    try:
+        then = config_lib.from_json(json.dumps(about["config"]))
+    except config_lib.ConfigError:  # made by a version with other knobs
+        return False
     paths = [pathlib.Path(c.data.path).resolve() for c in (then, config)]
     return setup(then) == setup(config) and paths[0] == paths[1]
 

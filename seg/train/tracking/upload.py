@@ -145,9 +145,7 @@ class Uploader:
         path = database(self.uri)
         where = path and (path.parent / "mlruns" / names.file(name)).as_uri()
         try:
-            return self._client.create_experiment(
-                name, where, tags=view.tags()
-            )
+            return self._client.create_experiment(name, where, tags=view.tags())
         except library().MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
