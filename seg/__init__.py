@@ -1,7 +1,7 @@
 """seg: segmentation of microscopy images.
 
     import seg
-    predictor = seg.load("nuclei")        # a name, a folder or an MLflow URI
+    predictor = seg.load("runs/demo")     # a run, a bundle or an MLflow URI
     found = predictor("cells.tif")        # a path or an array
     found.labels, found.classes, found.table
 
@@ -15,7 +15,7 @@ The rooms follow an image; imports go down this list's floors, never up:
               models      image -> logits
     floor 3   predict     image -> objects; the bundle, the engine, stitching
     floor 4   evaluate    objects and truth -> numbers and pictures
-              serve       prediction behind a web page or MLflow
+              serve       prediction behind MLflow
     floor 5   train       batches -> a trained model
     floor 6   __main__    the command `seg`; flags; launch/ beside the package
 

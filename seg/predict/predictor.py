@@ -1,6 +1,6 @@
 """From an image to objects: what `seg.load` gives.
 
-    predictor = seg.load("nuclei")
+    predictor = seg.load("runs/demo")
     found = predictor("cells.tif")
     found.labels, found.classes, found.table.to_csv("objects.csv")
 
