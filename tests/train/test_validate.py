@@ -1,5 +1,7 @@
 """Claims about validation: the loss and scores of whole images."""
 
+import functools
+
 import numpy as np
 import pytest
 from flax import nnx
@@ -47,11 +49,16 @@ def data_of(n=2, n_classes=1, **kwargs):
     )
 
 
-@pytest.mark.parametrize("n_classes", [1, 3])
-@pytest.mark.parametrize("ema", [0.0, 0.5])
+@functools.cache
+def fresh(n_classes=1, ema=0.0):
+    knobs = settings(n_classes, optim__ema=ema)
+    return step.create(knobs, 10, mesh.make())[0]
+
+
+@pytest.mark.parametrize(("n_classes", "ema"), [(1, 0.0), (3, 0.5)])
 def test_the_loss_is_that_of_the_networks_own_logits(n_classes, ema):
     knobs = settings(n_classes, optim__ema=ema)
-    state, _ = step.create(knobs, 10, mesh.make())
+    state = fresh(n_classes, ema)
     data, called = data_of(n_classes=n_classes), []
     evaluate = validate.on_images(knobs, data)
     found = evaluate(state, lambda: called.append(1))
@@ -74,7 +81,7 @@ def test_the_loss_is_that_of_the_networks_own_logits(n_classes, ema):
 
 
 def test_a_gap_between_objects_is_background_to_the_loss():
-    state, _ = step.create(settings(), 10, mesh.make())
+    state = fresh(1, 0.0)
     scores = [
         validate.on_images(settings(data__gap=gap), data_of())(
             state, lambda: None
@@ -89,7 +96,7 @@ def test_it_can_be_stopped_in_the_middle():
     def check():
         raise stop.Interrupted("SIGTERM")
 
-    state, _ = step.create(settings(), 10, mesh.make())
+    state = fresh(1, 0.0)
     with pytest.raises(stop.Interrupted):
         validate.on_images(settings(), data_of())(state, check)
 
