@@ -6,6 +6,7 @@ Precedence: dataclass default, experiment file, `--flagfile`, command line.
 `run` turns what goes wrong into the exit codes that every command shares.
 """
 
+import errno
 import importlib.util
 import inspect
 import itertools
@@ -30,6 +31,9 @@ DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 33
 
 _HELP = {"-h", "-?", "-help", "--help", "--helpshort", "--helpfull"}
 
+# what the disk may answer at any time
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG)
+
 
 class Stopped(Exception):
     """A signal stopped the work; it is saved and the same command resumes."""
@@ -40,7 +44,9 @@ def define(parts: Iterable[str] = (), *, experiment: bool = True) -> None:
     parts = set(parts)
     if experiment:
         flags.DEFINE_string(
-            "experiment", None, "Python file with get_config() -> Config"
+            "experiment",
+            None,
+            "Python file with get_config() -> Config, or a run's config.json",
         )
     for path, value, kind, text in config_lib.leaves():
         if parts and path.split(".")[0] not in parts:
@@ -90,7 +96,7 @@ def _parse(path: str, text: str, kind: Any) -> Any:
 
 
 def load_experiment(path: str) -> config_lib.Config:
-    """The Config of an experiment file.
+    """The Config of an experiment file, or of a workdir's config.json.
 
     Raises ConfigError if there is no such file, it does not import, or it has
     no get_config().
@@ -98,6 +104,8 @@ def load_experiment(path: str) -> config_lib.Config:
     file = pathlib.Path(path)
     if not file.is_file():
         raise config_lib.ConfigError(f"--experiment={path}: no such file")
+    if file.suffix == ".json":
+        return config_lib.from_json(file.read_text())
     module = experiment_module(file)
     try:
         config = module.get_config()
@@ -184,9 +192,10 @@ def run(
 ) -> typing.NoReturn:
     """Parses flags, runs main(positional arguments) and exits.
 
-    Exit status: what main returns (None is 0); 2 and one line for a UserError
-    or a wrong flag; 33 when a signal stopped it. `about` is what --help says
-    before the flags, by default the docstring of main's module.
+    Exit status: what main returns (None is 0); 2 and one line for a UserError,
+    a wrong flag, or a disk that refuses; 33 when a signal stopped it. `about`
+    is what --help says before the flags, by default the docstring of main's
+    module.
     """
     argv = sys.argv if argv is None else argv
     try:
@@ -198,6 +207,11 @@ def run(
         sys.exit(main(_parsed(argv)) or DONE)
     except config_lib.UserError as error:
         sys.exit(fail(str(error)))
+    except OSError as error:
+        if error.errno not in _REFUSED:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(fail(f"{where}{error.strerror}; make room or choose another"))
     except Stopped as error:
         print(f"stopped: {error}", file=sys.stderr)
         sys.exit(STOPPED)

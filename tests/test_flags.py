@@ -220,6 +220,14 @@ def test_the_workdir_is_named_or_that_of_the_experiment(run):
     assert "give --workdir=DIR" in told()
 
 
+def test_the_config_of_a_run_is_an_experiment(resolved, run):
+    wanted = resolved("--model.width=8", "--classes=a,b", "--notrain.augment")
+    pathlib.Path("config.json").write_text(config.to_json(wanted))
+    assert resolved("--experiment=config.json") == wanted
+    pathlib.Path("config.json").write_text("{")
+    assert "not JSON" in refused(run, "--experiment=config.json")
+
+
 def test_what_is_no_flag_is_refused_where_none_is_wanted(run):
     status, _, err = run(flags.no_arguments, "stray", "--train.seed=1")
     assert status == 2 and "'stray' is no flag" in err
@@ -234,6 +242,15 @@ def _mendable(_):
     raise config.UserError("a\nlong story")
 
 
+def _full(_):
+    with open("/dev/full", "w") as file:
+        file.write("x")
+
+
+def _broken(_):
+    pathlib.Path("absent").read_text()
+
+
 def _interrupted(_):
     raise KeyboardInterrupt
 
@@ -243,6 +260,11 @@ def test_exit_statuses(run):
     assert run(lambda _: 3) == (3, "", "")
     assert run(_mendable) == (2, "", "error: a long story\n")
     assert run(_stopped) == (33, "", "stopped: SIGTERM; saved\n")
+    status, out, err = run(_full)
+    assert (status, out) == (2, "")
+    assert "No space left on device" in err and err.count("\n") == 1
+    with pytest.raises(FileNotFoundError):  # a mistake of seg itself
+        run(_broken)
     status, out, err = run(_interrupted)
     assert (status, out) == (33, "") and err.count("\n") == 1
 
