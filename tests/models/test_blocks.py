@@ -191,7 +191,7 @@ def test_batch_norm_is_keras_in_prediction_and_learns_nothing():
     ours(1 + normal(4, 6, 5, 3))
     layer = keras_batch_norm(ours, (4, 6, 5, 3))
     view = nnx.view(ours, use_running_average=True)
-    before = nnx.state(ours, nnx.BatchStat)
+    before = jax.device_get(nnx.state(ours, nnx.BatchStat))
     x = normal(4, 6, 5, 3, seed=5)
     np.testing.assert_allclose(view(x), layer(x, training=False), **TIGHT)
     after = nnx.state(view, nnx.BatchStat)

@@ -30,6 +30,12 @@ def predicting(model):
     )
 
 
+def forward(model, x):
+    """Logits in prediction mode, as one program."""
+    graph, state = nnx.split(predicting(model))
+    return jax.jit(lambda s, x: nnx.merge(graph, s)(x)["classes"])(state, x)
+
+
 def n_params(name, **knobs):
     model = nnx.eval_shape(lambda: build(name, **knobs))
     state = nnx.state(model, nnx.Param)
@@ -117,9 +123,9 @@ def test_outputs_are_those_of_keras(name, n_channels, rates, up, tail, size):
     ours = build(name, in_channels=n_channels, width=8)
     copy_weights(theirs, ours)
     x = image(2, *size, n_channels)
-    found = predicting(ours)(x)["classes"]
+    found = forward(ours, x)
     assert found.shape == (2, *size, 1)
-    expected = np.asarray(theirs(x, training=False))
+    expected = theirs.predict_on_batch(x)
     assert expected.std() > 0.05  # else there is nothing to compare
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
@@ -186,8 +192,8 @@ def test_dropout_lies_between_the_two_convolutions():
 
 
 def test_a_forward_pass_is_a_function_of_its_inputs():
-    model = build("unet_small", in_channels=1, width=4, depth=2)
-    x = image(1, 16, 16, 1)
+    model = build("unet_small", in_channels=1, width=4, depth=1)
+    x = image(1, 8, 8, 1)
 
     def run(seed):
         return model(x, rngs=nnx.Rngs(dropout=seed))["classes"]
@@ -214,14 +220,14 @@ def test_any_multiple_of_the_stride_goes_through(name, stem, depth):
 
 
 def test_with_a_stem_every_pixel_has_logits_of_its_own():
-    model = predicting(build(width=4, depth=1, stem=2))
-    logits = model(image(1, 8, 8, 1))["classes"]
+    model = build(width=4, depth=1, stem=2)
+    logits = forward(model, image(1, 8, 8, 1))
     block = np.asarray(logits[0, 2:4, 2:4, 0])
     assert len(np.unique(block)) == 4
     # and the head's channels are the phases, as `space_to_depth` has them
     model.head.kernel[...] *= 0
     model.head.bias[...] = jnp.arange(4.0)
-    logits = model(image(1, 8, 8, 1))["classes"]
+    logits = forward(model, image(1, 8, 8, 1))
     np.testing.assert_array_equal(logits[0, :2, :2, 0], [[0, 1], [2, 3]])
 
 
@@ -244,9 +250,9 @@ def test_norms_are_where_and_what_the_config_says():
 
 
 def test_a_batch_norm_learns_in_training_alone():
-    model = build(width=4, depth=1, norm="batch")
-    x = image(2, 8, 8, 1)
-    before = nnx.state(model, nnx.BatchStat)
+    model = build(width=4, depth=0, norm="batch")
+    x = image(2, 4, 4, 1)
+    before = jax.device_get(nnx.state(model, nnx.BatchStat))
     predicting(model)(x)
     same = nnx.state(model, nnx.BatchStat)
     jax.tree.map(np.testing.assert_array_equal, same, before)
@@ -257,7 +263,7 @@ def test_a_batch_norm_learns_in_training_alone():
 
 def convolutions(model, x):
     """The types of all convolutions and dots of a pass, in order."""
-    graph, state = nnx.split(model)
+    graph, state = nnx.split(predicting(model))
     jaxpr = jax.make_jaxpr(lambda s, x: nnx.merge(graph, s)(x)["classes"])(
         state, x
     )
@@ -278,13 +284,14 @@ def equations(jaxpr):
                 yield from equations(value.jaxpr)
 
 
-@pytest.mark.parametrize("name", sorted(models.MODELS))
-@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [("unet", "batch"), ("unet_small", "group"), ("unet_small", "none")],
+)
 def test_bfloat16_computes_all_but_the_head_in_it(name, norm):
-    knobs = {"in_channels": 1, "width": 4, "depth": 2, "norm": norm}
+    knobs = {"in_channels": 1, "width": 4, "depth": 1, "norm": norm}
     knobs["dropout"] = 0.0
-    half = predicting(build(name, dtype="bfloat16", **knobs))
-    full = predicting(build(name, **knobs))
+    half, full = build(name, dtype="bfloat16", **knobs), build(name, **knobs)
     for leaf in jax.tree.leaves(nnx.state(half)):
         assert leaf.dtype == jnp.float32
     x = jnp.asarray(image(1, 16, 16, 1))
@@ -292,7 +299,7 @@ def test_bfloat16_computes_all_but_the_head_in_it(name, norm):
     assert set(body) == {"bfloat16"}
     assert head == "float32"
     assert set(convolutions(full, x)) == {"float32"}
-    a, b = half(x)["classes"], full(x)["classes"]
+    a, b = forward(half, x), forward(full, x)
     assert a.dtype == jnp.float32
     np.testing.assert_allclose(a, b, atol=0.05 * np.abs(b).max() + 1e-3)
     assert np.abs(a - b).max() > 0
