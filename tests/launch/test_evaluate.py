@@ -1,0 +1,197 @@
+"""`python -m launch.evaluate`: scores, files, and the run they belong to."""
+
+import csv
+import json
+import pathlib
+import runpy
+import shutil
+
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+import seg
+from seg import config, models
+from seg.data import records
+from seg.evaluate import metrics
+from seg.predict import bundle
+from seg.train.tracking import upload
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """A fresh MLflow database, which takes seconds to make."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    upload.library().MlflowClient(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def client(database, tmp_path, monkeypatch):
+    """MLflow's own client of the database that runs here use."""
+    from mlflow import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(database, tmp_path / "mlflow.db")
+    return MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def arguments(prepared, *more):
+    return (
+        f"--experiment={prepared / 'tiny.py'}",
+        f"--tiles={prepared / 'tiles.npz'}",
+        "--workdir=work",
+        *more,
+    )
+
+
+def rows(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_scores_are_written_and_join_the_run_of_the_training(
+    launch, prepared, client
+):
+    status, out, err = launch("train", *arguments(prepared))
+    assert status == 0, err
+    status, out, err = launch("evaluate", *arguments(prepared))
+    assert status == 0, err
+
+    # printed, beside Otsu's threshold
+    header = out.splitlines()[0]
+    assert "unet" in header and "otsu" in header.lower()
+    assert "| dice " in out and "| ap50 " in out and " to " in out
+    assert "overlays, objects and scores are in work/test" in out
+
+    # written
+    folder = pathlib.Path("work/test")
+    names = {path.name for path in folder.iterdir()}
+    assert names >= {"overlays", "curves", "objects.csv", "images.csv"}
+    assert len(list((folder / "overlays").iterdir())) == 2
+    scores = json.loads((folder / "scores.json").read_text())
+    assert "test/dice" in json.dumps(scores)
+    images = rows(folder / "images.csv")
+    assert [row["image"] for row in images] == sorted(
+        row["image"] for row in images
+    ) and len(images) == 2
+    mean = np.mean([float(row["dice"]) for row in images])
+
+    # in the one run that the training made
+    runs = client.search_runs(
+        [e.experiment_id for e in client.search_experiments()]
+    )
+    (run,) = [run for run in runs if run.info.run_name == "work"]
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["test/dice"] == pytest.approx(mean, abs=1e-6)
+    wanted = {"test/iou", "test/ap50", "test/ap_mean", "test/pq", "val/dice"}
+    wanted |= {"test/count_error", "test/dice_low", "test/dice_high"}
+    assert run.data.metrics.keys() >= wanted | {"train/loss"}
+    low, high = (
+        run.data.metrics["test/dice_low"],
+        run.data.metrics["test/dice_high"],
+    )
+    assert low <= run.data.metrics["test/dice"] <= high
+    points = client.get_metric_history(run.info.run_id, "test/dice")
+    best = bundle.load("work/bundle").meta["step"]
+    assert [point.step for point in points] == [best]
+    top = {item.path for item in client.list_artifacts(run.info.run_id)}
+    assert top >= {"config.json", "overlays", "curves", "objects.csv"}
+
+    # scored again, with other settings: the same run, the new scores
+    status, _, err = launch(
+        "evaluate", *arguments(prepared), "--predict.min_area=10000"
+    )
+    assert status == 0, err
+    again = client.get_run(run.info.run_id)
+    assert again.info.status == "FINISHED"
+    assert again.data.metrics["test/count_error"] == 1
+    assert rows(folder / "objects.csv") == []
+
+
+@pytest.fixture(scope="module")
+def model(prepared, tmp_path_factory):
+    """A model that finds what is brighter than half of its range."""
+    tiny = runpy.run_path(str(prepared / "tiny.py"))["get_config"]()
+    tiny = config.replace(
+        tiny, {"model.norm": None, "data.normalize": "minmax"}
+    )
+    network = nnx.eval_shape(lambda: models.build(tiny.model, nnx.Rngs(0)))
+    draw = np.random.default_rng(0)
+    weights = {
+        "/".join(map(str, path)): draw.normal(0, 1, value.shape).astype("f4")
+        for path, value in nnx.to_flat_state(nnx.state(network))
+    }
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    return bundle.save(bundle.Bundle(tiny, weights, {"step": 3}), folder)
+
+
+def test_a_model_from_elsewhere_is_scored_on_ones_own_data(
+    launch, prepared, model
+):
+    told = arguments(prepared, f"--model={model}", "--out=scores")
+    told = [a for a in told if not a.startswith("--workdir")]
+    status, out, err = launch("evaluate", *told, "--split=val", "--nobaseline")
+    assert status == 0, err
+    assert "otsu" not in out.lower()
+    assert len(rows("scores/images.csv")) == 2
+    names = {path.name for path in pathlib.Path().iterdir()}
+    assert names == {"scores"}  # no run is touched, no record made
+    for path in pathlib.Path("scores/overlays").iterdir():
+        with Image.open(path) as image:
+            assert min(image.size) >= 48
+
+
+def test_the_dice_told_is_that_of_the_classes_predicted(
+    launch, prepared, model
+):
+    told = arguments(prepared, f"--model={model}", "--out=scores")
+    status, _, err = launch("evaluate", *told[:2], *told[3:], "--nobaseline")
+    assert status == 0, err
+    data, predict = records.open_pack(prepared / "tiles.npz"), seg.load(model)
+    for i, row in enumerate(rows("scores/images.csv")):
+        record = data.read("test", i)
+        found = predict(record["image"])
+        dice, _ = metrics.foreground(found.classes, record["classes"])
+        assert row["image"] == record["id"]
+        assert float(row["dice"]) == pytest.approx(dice, abs=1e-6)
+        assert int(row["n_found"]) == found.labels.max()
+
+
+def test_a_password_that_was_not_kept_is_asked_for(launch, prepared, model):
+    found = bundle.load(model)
+    uri = {"track.uri": "https://***@127.0.0.1:9"}
+    told = config.replace(found.config, uri)
+    bundle.save(bundle.Bundle(told, found.weights, found.meta), "work/bundle")
+    pathlib.Path("work/config.json").write_text(config.to_json(told))
+    status, out, err = launch("evaluate", *arguments(prepared))
+    assert (status, out) == (2, "") and "give --track.uri again" in err
+    status, _, err = launch(
+        "evaluate", *arguments(prepared, "--track.uri=none")
+    )
+    assert status == 0, err
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [
+        (["--workdir=absent"], "absent"),
+        (["--model=absent"], "absent"),
+        (["--split=tset"], "tset"),
+        (["--model=MODEL", "--tiles=absent.npz"], "no pack at absent.npz"),
+        (["--model=MODEL", "--tiles=lone.npz"], "no image to evaluate"),
+        (["--model=MODEL", "--predict.tta=3"], "predict.tta=3; choose"),
+        (["--model=MODEL", "--out=file/x"], "file/x: cannot be written"),
+        (["--model=MODEL", "--tiles="], "not prepared"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(launch, prepared, model, more, text):
+    data = records.open_pack(prepared / "tiles.npz")
+    records.pack(data, data.config, "lone.npz", ["train"])
+    pathlib.Path("file").touch()
+    more = [a.replace("MODEL", str(model)) for a in more]
+    status, out, err = launch("evaluate", *arguments(prepared)[:2], *more)
+    assert (status, out) == (2, "")
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert text in err
