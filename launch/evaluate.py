@@ -46,7 +46,12 @@ def main(argv: list[str]) -> int:
     data = run.records_of(config, FLAGS.tiles)
     split = FLAGS.split
     out = pathlib.Path(FLAGS.out or (workdir or pathlib.Path()) / split)
-    _check_places(config, workdir, out)
+    try:  # before it is known what to write there
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise config_lib.UserError(
+            f"{out}: cannot be written ({error.strerror}); choose another --out"
+        ) from error
 
     def score(predict, **kwargs):
         images = (data.read(split, i) for i in range(data.n(split)))
@@ -68,23 +73,6 @@ def main(argv: list[str]) -> int:
     if workdir is not None:
         run.record(config, workdir, found.meta["step"], scores)
     return seg_flags.DONE
-
-
-def _check_places(
-    config: config_lib.Config, workdir: pathlib.Path | None, out: pathlib.Path
-) -> None:
-    """Raises UserError where the scores could not be kept."""
-    if workdir is not None and "***" in config.track.uri:
-        raise config_lib.UserError(
-            f"{workdir}: the password in its track.uri is not kept; give "
-            "--track.uri again, or --track.uri= for MLFLOW_TRACKING_URI"
-        )
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise config_lib.UserError(
-            f"{out}: cannot be written ({error.strerror}); choose another --out"
-        ) from error
 
 
 def _config(
