@@ -45,26 +45,30 @@ def main(argv: list[str]) -> int:
 def _train(
     config: config_lib.Config, workdir: pathlib.Path, signals: stop.Signals
 ) -> int:
+    import jax
+
     from seg.train import mesh
 
     mesh.configure(config.train.deterministic)
     mesh.start_distributed()
     from seg.train import run
 
+    # Of several processes, the first one speaks for all.
+    say = (lambda text: None) if jax.process_index() else print
     if run.is_done(workdir) and not config.train.resume_changed:
         run.check_same(config, workdir)
-        print(f"{workdir}: the training is complete, nothing to do")
+        say(f"{workdir}: the training is complete, nothing to do")
         return seg_flags.DONE
     course = run.train(
         config, workdir, tiles=flags.FLAGS.tiles, signals=signals
     )
     if not (workdir / "bundle").is_dir():
-        print(f"{config.train.monitor} was never a number: there is no model")
+        say(f"{config.train.monitor} was never a number: there is no model")
         return seg_flags.DONE
     score = ""
     if course.best is not None:
         score = f"{config.train.monitor} {course.best:.4f} at "
-    print(
+    say(
         f"{score}step {course.best_step}, "
         f"{course.seconds / 60:.1f} min; model in {workdir / 'bundle'}"
     )

@@ -149,7 +149,9 @@ class Meter:
     def _not_finite(
         self, at: int, ids: Any, values: Mapping[str, Any]
     ) -> NotFinite:
-        path = self._workdir / "nonfinite.json"
+        # every process knows the tiles of its own share
+        share = jax.process_index() or ""
+        path = self._workdir / f"nonfinite{share}.json"
         found = {name: str(value) for name, value in values.items()}
         about = {"step": at, "tiles": [str(i) for i in ids], **found}
         path.write_text(json.dumps(about, indent=1) + "\n")
