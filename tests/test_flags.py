@@ -328,6 +328,8 @@ def test_ctrl_c_before_the_training_is_one_line():
         [sys.executable, "-m", "launch.train", "--experiment=slow.py"],
         stderr=subprocess.PIPE,
         text=True,
+        # a test run in the background of a shell ignores Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not pathlib.Path("here").exists():
         assert process.poll() is None
