@@ -242,3 +242,15 @@ def test_one_value_a_class_is_right_where_there_are_more():
             predict__margin=(3,),
         )
     )
+
+
+@pytest.mark.parametrize("name", ["brightness", "gamma", "noise", "invert"])
+def test_intensities_as_they_are_cannot_be_augmented_in_shares(name):
+    off = dict.fromkeys(("brightness", "gamma", "noise", "invert"), 0.0)
+    raw = {f"augment__{other}": value for other, value in off.items()}
+    raw["data__normalize"] = "none"
+    config.check(changed(**raw))
+    wrong = raw | {f"augment__{name}": 0.1}
+    with pytest.raises(config.ConfigError, match=rf"augment\.{name}=0$"):
+        config.check(changed(**wrong))
+    config.check(changed(**wrong, train__augment=False))
