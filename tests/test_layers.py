@@ -18,6 +18,7 @@ SEG = ROOT / "seg"
 
 FLOORS = {
     "seg.config": 1,
+    "seg.locks": 1,
     "seg.tiles": 1,
     "seg.normalize": 1,
     "seg.images": 1,

@@ -6,7 +6,6 @@ how the records are stored.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import pathlib
@@ -16,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from seg import config as config_lib
+from seg import locks
 
 # Knobs that change what a record holds or which split it is in. Others, like
 # the tile, may change without preparing anew.
@@ -76,19 +76,18 @@ def check_archive(data: config_lib.Data) -> None:
 @contextlib.contextmanager
 def alone(root: pathlib.Path, progress: bool) -> Iterator[None]:
     """Holds the folder's lock, which a killed process gives up by itself."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        file = (root / ".lock").open("w")
-    except OSError as error:
-        raise config_lib.UserError(
-            f"cannot write {root}: {error.strerror}; choose another data.dir"
-        ) from error
-    with file:
+    line = f"waiting for another preparation in {root}"
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(progress, f"waiting for another preparation in {root}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            root.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(
+                locks.held(root / ".lock", waiting=lambda: say(progress, line))
+            )
+        except OSError as error:
+            raise config_lib.UserError(
+                f"cannot write {root}: {error.strerror}; choose another "
+                "data.dir"
+            ) from error
         yield
 
 

@@ -128,35 +128,36 @@ def run(
     Raises
     ------
     UserError
-        where the folder cannot be written; what is finished stays.
+        where the folder cannot be written, or another process writes there;
+        what is finished stays.
     """
     settings = {**settings, "select": select}
-    ledger = ledger_lib.Ledger(out)
-    stems = ledger.stems(images)
     outcome = Outcome()
-    use = None
-    for image in progress(images):
-        if not overwrite and ledger.holds(image, settings, names):
-            outcome.n_skipped += 1
-            continue
-        use = use or predictor()
-        try:
-            state = ledger_lib.state(image)
-            pixels = read.read_image(image, select=select)
-            found = use(
-                pixels,
-                name=stems[image],
-                probabilities="probabilities" in names,
-            )
-        except (config_lib.UserError, OSError, MemoryError) as error:
-            reason = str(error) or "not enough memory"
-            outcome.failures.append((image, " ".join(reason.split())))
-            ledger.forget(image)
-            continue
-        files = _write(out, stems[image], names, pixels, found)
-        ledger.add(image, state, settings, stems[image], files, found.table)
-        outcome.n_done += 1
-    _tables(out, names, ledger, outcome)
+    with ledger_lib.held(out) as ledger:
+        stems = ledger.stems(images)
+        use = None
+        for image in progress(images):
+            if not overwrite and ledger.holds(image, settings, names):
+                outcome.n_skipped += 1
+                continue
+            use = use or predictor()
+            try:
+                state = ledger_lib.state(image)
+                pixels = read.read_image(image, select=select)
+                found = use(
+                    pixels,
+                    name=stems[image],
+                    probabilities="probabilities" in names,
+                )
+            except (config_lib.UserError, OSError, MemoryError) as error:
+                reason = str(error) or "not enough memory"
+                outcome.failures.append((image, " ".join(reason.split())))
+                ledger.forget(image)
+                continue
+            files = _write(out, stems[image], names, pixels, found)
+            ledger.add(image, state, settings, stems[image], files, found.table)
+            outcome.n_done += 1
+        _tables(out, names, ledger, outcome)
     return outcome
 
 

@@ -6,6 +6,7 @@ they hold. Results are named after the image's stem; where stems are equal, by
 folder or suffix too. An image keeps its name as long as it has a record.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from seg import config as config_lib
+from seg import locks
 from seg.images import formats, write
 
 Path = pathlib.Path
@@ -25,22 +27,36 @@ _KEYS = {"source", "state", "settings", "stem", "files", "rows"}
 _LONGEST = 180
 
 
-class Ledger:
-    """The records of the folder `out`, which is made where it is missing.
+@contextlib.contextmanager
+def held(out: Path) -> Iterator["Ledger"]:
+    """The ledger of the folder `out`, made if need be, for this process alone.
 
-    Raises UserError where the folder cannot be made.
+    Raises UserError where the folder cannot be made, or is in use.
     """
+    folder = out / _FOLDER
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.held(folder / "lock", wait=False))
+        except OSError as error:
+            raise config_lib.UserError(
+                f"--out={out}: {error.strerror}; choose another folder"
+            ) from error
+        except locks.BusyError as error:
+            raise config_lib.UserError(
+                f"--out={out}: in use by process {error}; wait for it to end "
+                "or choose another folder"
+            ) from error
+        yield Ledger(out)
+
+
+class Ledger:
+    """The records of the folder `out`; only `held` makes one."""
 
     def __init__(self, out: Path):
         self.out = out
         self.folder = out / _FOLDER
         self._by_source: dict[str, dict[str, Any]] = {}
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise config_lib.UserError(
-                f"--out={out}: {error.strerror}; choose another folder"
-            ) from error
         for path in sorted(self.folder.glob("*.json")):
             record = _read(path)
             if record is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from seg import config
 from seg.images import formats
-from seg.predict import bulk, predictor
+from seg.predict import bulk, ledger, predictor
 
 NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
 
@@ -266,3 +266,15 @@ def test_records_hold_plain_numbers(tmp_path, use):
     assert record["source"] == str(tmp_path / "a.png")
     assert record["rows"][0]["image"] == "a"
     assert isinstance(record["rows"][0]["area_px"], int)
+
+
+def test_a_folder_of_results_belongs_to_one_process(tmp_path, use):
+    draw(tmp_path / "in" / "a.png")
+    with (
+        ledger.held(tmp_path / "out"),
+        pytest.raises(
+            config.UserError, match=rf"in use by process {os.getpid()} "
+        ),
+    ):
+        run(["in"], "out", use)
+    assert run(["in"], "out", use).n_done == 1

@@ -16,7 +16,6 @@ and process 0 alone writes the manifest and removes what is old.
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import pathlib
@@ -26,7 +25,7 @@ from typing import Any
 
 import jax
 
-from seg import config
+from seg import config, locks
 from seg.train.checkpoint import arrays, manifest
 
 _LISTED = 12  # differing leaves that an error names
@@ -213,26 +212,20 @@ def lock(folder: str | os.PathLike) -> Iterator[pathlib.Path]:
     the process that holds it, or saying that the folder cannot be written.
     """
     folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("a+")
-    except OSError as error:
-        raise config.UserError(
-            f"{folder}: cannot be written ({error.strerror}); choose another "
-            "workdir"
-        ) from error
-    with file:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.held(folder / "lock", wait=False))
         except OSError as error:
-            file.seek(0)
             raise config.UserError(
-                f"{folder}: in use by process {file.read().strip() or '?'}; "
-                "wait for it to end or choose another workdir"
+                f"{folder}: cannot be written ({error.strerror}); choose "
+                "another workdir"
             ) from error
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {os.uname().nodename}")
-        file.flush()
+        except locks.BusyError as error:
+            raise config.UserError(
+                f"{folder}: in use by process {error}; wait for it to end or "
+                "choose another workdir"
+            ) from error
         yield folder
 
 

@@ -10,17 +10,15 @@ mlflow is imported inside functions: it takes seconds, and is not everywhere.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import pathlib
 import re
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
-from seg import config
+from seg import config, locks
 from seg.train.tracking import jsonl, models, names, view
 
 _DEFAULT = "sqlite:///mlflow.db"
@@ -98,7 +96,10 @@ class Uploader:
 
     def upload(self) -> None:
         """Sends all that is not there yet; whatever mlflow raises goes on."""
-        with _alone(self.path.with_suffix(".lock")), _database_lock(self.uri):
+        with (
+            locks.held(self.path.with_suffix(".lock")),
+            _database_lock(self.uri),
+        ):
             if not self.run_id and not self._attach():
                 return
             metrics: list[Any] = []
@@ -264,20 +265,13 @@ def database(uri: str) -> pathlib.Path | None:
     return pathlib.Path(path).absolute()
 
 
-@contextlib.contextmanager
-def _alone(path: pathlib.Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _database_lock(uri: str) -> contextlib.AbstractContextManager:
     # processes that create one sqlite database at once collide in MLflow's
     # migrations, and later in "database is locked"
     path = database(uri)
     if path is None:
         return contextlib.nullcontext()
-    return _alone(path.with_name(path.name + ".lock"))
+    return locks.held(path.with_name(path.name + ".lock"))
 
 
 def _load(path: pathlib.Path) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""Locks between processes: a file that one of them holds.
+
+The kernel gives a lock up with its process, however that ends, so a killed
+one leaves nothing behind.
+"""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+
+Path = pathlib.Path
+
+
+class BusyError(Exception):
+    """Another process holds the lock; the text says which."""
+
+
+@contextlib.contextmanager
+def held(
+    path: Path, *, wait: bool = True, waiting: Callable[[], None] | None = None
+) -> Iterator[None]:
+    """Holds the lock file `path`, which is made if need be.
+
+    Parameters
+    ----------
+    wait : until another process gives it up; else BusyError is raised.
+    waiting : called once before that wait.
+
+    Raises
+    ------
+    OSError : the file cannot be made.
+    BusyError : see `wait`.
+    """
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if not wait:
+                file.seek(0)
+                raise BusyError(file.read().strip() or "?") from error
+            if waiting:
+                waiting()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(f"{os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield

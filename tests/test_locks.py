@@ -1,0 +1,61 @@
+"""Claims about locks between processes, with processes that are killed."""
+
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from seg import locks
+
+_HOLD = """
+import pathlib, sys
+from seg import locks
+with locks.held(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds tmp_path/lock."""
+    command = [sys.executable, "-c", _HOLD, str(tmp_path / "lock")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_held_lock_names_its_holder(tmp_path, holder):
+    with (
+        pytest.raises(locks.BusyError, match=f"^{holder.pid} on "),
+        locks.held(tmp_path / "lock", wait=False),
+    ):
+        pass
+
+
+def test_a_killed_holder_gives_the_lock_to_the_one_that_waits(tmp_path, holder):
+    asked, got = threading.Event(), threading.Event()
+
+    def wait():
+        with locks.held(tmp_path / "lock", waiting=asked.set):
+            got.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert asked.wait(10)
+    assert not got.wait(0.2)
+    holder.kill()
+    assert got.wait(10)
+    thread.join()
+
+
+def test_a_free_lock_is_taken_without_waiting(tmp_path):
+    for _ in range(2):
+        with locks.held(tmp_path / "lock", waiting=pytest.fail):
+            pass
+    with pytest.raises(FileNotFoundError), locks.held(tmp_path / "no" / "lock"):
+        pass
