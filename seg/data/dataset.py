@@ -133,6 +133,7 @@ def prepare(
     UserError : a group is in two splits, or data.dir cannot be written.
     """
     places.check_archive(config.data)
+    stamp = layouts.source_stamp(config)
     source = layouts.source_digest(config)
     folder = places.folder(config, source)
     if (folder / _INDEX).is_file():
@@ -142,7 +143,7 @@ def prepare(
         raise DefectsError(config.data.path, defects)
     with places.alone(folder.parent, progress):
         if not (folder / _INDEX).is_file():
-            _build(config, source, folder, progress)
+            _build(config, source, stamp, folder, progress)
     places.say(progress, f"prepared in {folder}")
     return _open(folder, config)
 
@@ -154,14 +155,18 @@ def open(config: config_lib.Config) -> records.Records:
     since. Raw files that are gone (a copy of data.dir alone) are no change.
     """
     root = pathlib.Path(config.data.dir) / config.data.layout
-    before = [
-        path.parent
+    before = {
+        path.parent: about
         for path in sorted(root.glob(f"*/{_INDEX}"))
-        if places.same_setup(_index(path.parent), config)
-    ]
+        if places.same_setup(about := _index(path.parent), config)
+    }
     raw = config.data.path
     if raw and not pathlib.Path(raw).exists() and len(before) == 1:
-        return _open(before[0], config)
+        return _open(*before, config)
+    stamp = layouts.source_stamp(config)
+    for folder, about in before.items():
+        if about.get("stamp") == stamp:  # spares reading every raw file
+            return _open(folder, config)
     folder = places.folder(config, layouts.source_digest(config))
     if (folder / _INDEX).is_file():
         return _open(folder, config)
@@ -175,6 +180,7 @@ def open(config: config_lib.Config) -> records.Records:
 def _build(
     config: config_lib.Config,
     source: str,
+    stamp: str,
     folder: pathlib.Path,
     progress: bool,
 ) -> None:
@@ -188,6 +194,7 @@ def _build(
         about = {
             "digest": folder.name,
             "source": source,
+            "stamp": stamp,
             "splits": index,
             "config": json.loads(config_lib.to_json(config)),
         }

@@ -266,6 +266,13 @@ def _leaks(tree: files.Tree, found: list[Pair]) -> Iterator[Defect]:
             )
 
 
+def source_stamp(config: config_lib.Config) -> str:
+    """Changes whenever raw files are written; see `files.stamp`."""
+    if config.data.layout == "synthetic":
+        return source_digest(config)
+    return files.stamp(files.open_tree(config.data.path))
+
+
 def source_digest(config: config_lib.Config) -> str:
     """sha256 of what the records are made from.
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from seg import config as config_lib
 from seg import normalize
-from seg.data import dataset, synthetic
+from seg.data import dataset, files, synthetic
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -182,6 +182,20 @@ def test_changed_raw_files_are_detected(raw):
     assert again.digest != first.digest
     shutil.rmtree(raw / "raw" / "images")
     shutil.rmtree(raw / "raw" / "masks")
+
+
+def test_raw_files_are_read_again_only_when_they_were_written(raw, monkeypatch):
+    config = folder_config(raw)
+    first = dataset.prepare(config, progress=False)
+    read = []
+    crc = files.Folder.crc
+    monkeypatch.setattr(
+        files.Folder, "crc", lambda *of: read.append(of) or crc(*of)
+    )
+    assert dataset.open(config).digest == first.digest and not read
+    image = raw / "raw" / "images" / "im0.png"
+    os.utime(image, ns=(1, 1))  # another time, the same bytes
+    assert dataset.open(config).digest == first.digest and read
 
 
 def test_prepared_data_are_enough_where_the_raw_files_are_not(raw):
