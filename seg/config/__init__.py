@@ -1,0 +1,58 @@
+"""Every knob of an experiment, as frozen dataclasses.
+
+A `Config` is built once (by an experiment file, then flags), checked once
+(`check`), and handed down by part: a function that needs `config.optim` takes
+an `Optim`.
+
+    knobs    the dataclasses: defaults, help, ranges
+    flat     by dotted path: to and from flat dicts and JSON, changes
+    checks   what cannot run is refused
+    errors   UserError, and what a misspelled name may have meant
+"""
+
+from seg.config.checks import check
+from seg.config.errors import ConfigError, UserError, nearest, unknown
+from seg.config.flat import (
+    diff,
+    from_json,
+    leaves,
+    replace,
+    to_flat,
+    to_json,
+)
+from seg.config.knobs import (
+    Augment,
+    Config,
+    Data,
+    Loss,
+    Model,
+    Optim,
+    Predict,
+    Synthetic,
+    Track,
+    Train,
+)
+
+__all__ = [
+    "Augment",
+    "Config",
+    "ConfigError",
+    "Data",
+    "Loss",
+    "Model",
+    "Optim",
+    "Predict",
+    "Synthetic",
+    "Track",
+    "Train",
+    "UserError",
+    "check",
+    "diff",
+    "from_json",
+    "leaves",
+    "nearest",
+    "replace",
+    "to_flat",
+    "to_json",
+    "unknown",
+]

@@ -1,0 +1,76 @@
+"""Whether a config can run, asked once, before anything starts."""
+
+import math
+from typing import Any
+
+from seg.config.errors import ConfigError
+from seg.config.flat import fields
+from seg.config.knobs import Config, Range
+
+
+def check(config: Config) -> Config:
+    """Returns the config, or raises ConfigError naming knob and remedy."""
+    for path, value, field in fields(config):
+        _check_one(path, value, field.metadata["allowed"])
+    if config.data.val_frac + config.data.test_frac >= 1:
+        raise ConfigError("data.val_frac + data.test_frac leave no training")
+    low, high = config.augment.scale_range
+    if not 0 < low <= high:
+        raise ConfigError(
+            f"augment.scale_range={low},{high}; give two positive numbers, "
+            "the smaller one first"
+        )
+    _check_intensities(config)
+    _check_classes(config)
+    return config
+
+
+def _check_one(
+    path: str, value: Any, allowed: Range | tuple[Any, ...] | None
+) -> None:
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{path}={number}; it must be finite")
+    if isinstance(allowed, tuple) and value not in allowed:
+        options = ", ".join(map(str, allowed))
+        raise ConfigError(f"{path}={value!r}; choose one of {options}")
+    if isinstance(allowed, Range) and not (
+        value is None or allowed.holds(value)
+    ):
+        raise ConfigError(f"{path}={value}; it must {allowed.text}")
+
+
+def _check_intensities(config: Config) -> None:
+    if config.data.normalize != "none" or not config.train.augment:
+        return
+    for name in ("brightness", "gamma", "noise", "invert"):
+        if getattr(config.augment, name):
+            raise ConfigError(
+                f"augment.{name} is meant for intensities in [0, 1], and "
+                "data.normalize=none leaves them as they are; choose another "
+                f"scaling, or augment.{name}=0"
+            )
+
+
+def _check_classes(config: Config) -> None:
+    names, n_classes = config.classes, config.model.n_classes
+    if len(names) != max(n_classes, 2):
+        raise ConfigError(
+            f"classes has {len(names)} names, model.n_classes={n_classes} "
+            f"needs {max(n_classes, 2)}; list the background first"
+        )
+    if len({*names, ""}) <= len(names):
+        raise ConfigError(f"classes={names}; each needs a name of its own")
+    n_drawn = config.synthetic.n_classes
+    if config.data.layout == "synthetic" and n_drawn > len(names):
+        raise ConfigError(
+            f"synthetic.n_classes={n_drawn} draws more classes than the "
+            f"{len(names)} of classes={names}; name them all"
+        )
+    for name in ("min_area", "margin"):
+        values = getattr(config.predict, name)
+        if len(values) not in (1, len(names) - 1) or min(values) < 0:
+            raise ConfigError(
+                f"predict.{name}={values}; give one value >= 0, or "
+                f"{len(names) - 1}, one for each foreground class"
+            )
