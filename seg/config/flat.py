@@ -23,15 +23,15 @@ def fields(part: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field]]:
             yield path, value, field
 
 
-def leaves(config: Config = Config()) -> Iterator[tuple[str, Any, Any, str]]:
-    """Yields (dotted path, value, type, help) of every knob."""
-    for path, value, field in fields(config):
+def leaves() -> Iterator[tuple[str, Any, Any, str]]:
+    """Yields (dotted path, default, type, help) of every knob."""
+    for path, value, field in fields(Config()):
         yield path, value, field.type, field.metadata["help"]
 
 
 def to_flat(config: Config) -> dict[str, Any]:
     """The knobs by dotted path."""
-    return {path: value for path, value, _, _ in leaves(config)}
+    return {path: value for path, value, _ in fields(config)}
 
 
 def replace(config: Config, changes: Mapping[str, Any]) -> Config:
@@ -41,7 +41,7 @@ def replace(config: Config, changes: Mapping[str, Any]) -> Config:
     floats). Raises ConfigError for an unknown path or a value that does not
     fit, naming both.
     """
-    kinds = {path: kind for path, _, kind, _ in leaves(config)}
+    kinds = {path: kind for path, _, kind, _ in leaves()}
     for path, value in changes.items():
         if path not in kinds:
             raise ConfigError(unknown("knob", path, kinds))
