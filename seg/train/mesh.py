@@ -48,8 +48,8 @@ def start_distributed() -> None:
     """Joins the other processes, where the environment names them.
 
     JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID say who
-    they are; under SLURM, JAX finds out by itself. When one of them dies, the
-    others end within about a minute.
+    they are; in a step of SLURM (srun), JAX finds out by itself. When one of
+    them dies, the others end within about a minute.
 
     Raises ConfigError where the three variables do not fit.
     """
@@ -64,7 +64,7 @@ def start_distributed() -> None:
                 f"JAX_PROCESS_ID={known['process_id']}; it counts from 0 and "
                 f"must be below JAX_NUM_PROCESSES={known['num_processes']}"
             )
-    elif int(environment.get("SLURM_NTASKS", "1")) < 2:
+    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
         return
     # It would take SIGTERM away from `seg.train.stop`, where all agree too.
     jax.config.update("jax_enable_preemption_service", False)

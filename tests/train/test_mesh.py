@@ -166,7 +166,7 @@ def test_a_batch_is_cut_along_its_samples():
 
 def test_a_lone_process_joins_nobody(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
-    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     mesh.start_distributed()
     assert jax.process_count() == 1
 
