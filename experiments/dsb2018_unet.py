@@ -21,8 +21,9 @@ def get_config() -> config.Config:
             per_image=2,
         ),
         augment=config.Augment(scale=0.3),
+        loss=config.Loss(per_image=True),
         optim=config.Optim(learning_rate=3e-3, ema=0.995),
-        train=config.Train(epochs=25, eval_every=330),
+        train=config.Train(epochs=42, eval_every=462),
         predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="dsb2018"),
     )

@@ -95,7 +95,7 @@ class _UNet(nnx.Module):
                 DoubleConv(2 * n, n, rngs, dropout=rate, **kwargs)
             )
         n_out = config.n_classes * self.stem**2
-        n_last = max(2, n_out) if tail else width
+        n_last = max(2, config.n_classes) * self.stem**2 if tail else width
         self.tail = nnx.data(
             blocks.conv(width, n_last, 3, rngs, dtype=dtype, init=init)
             if tail
@@ -139,7 +139,8 @@ class UNet(_UNet):
     """The classic U-Net: widths 64 to 1024, nearest up-sampling.
 
     Without normalisation and dropout, with a tail of two channels before the
-    head. Where more than two classes are asked for, the tail widens with them.
+    head. The tail widens with the classes, where more than two are asked for,
+    and with the pixels of the stem's blocks.
     """
 
     def __init__(self, config: config_lib.Model, rngs: nnx.Rngs):
