@@ -47,9 +47,10 @@ def _train(
 ) -> int:
     import jax
 
+    from seg import compiler
     from seg.train import mesh
 
-    mesh.configure(config.train.deterministic)
+    compiler.configure(config.train.deterministic)
     mesh.start_distributed()
     from seg.train import run
 

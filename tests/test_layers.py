@@ -17,6 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEG = ROOT / "seg"
 
 FLOORS = {
+    "seg.compiler": 1,
     "seg.config": 1,
     "seg.locks": 1,
     "seg.tiles": 1,

@@ -7,13 +7,13 @@ the middle of training compiles nothing that an earlier one has compiled.
 """
 
 import logging
-import os
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+from seg import compiler
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Engine:
     """
 
     def __init__(self, model: nnx.Module):
-        enable_cache()
+        compiler.enable_cache()
         self.stride: int = model.stride
         self._graph, state = split(model)
         self._state = jax.device_put(state)
@@ -122,22 +122,3 @@ def _is_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(
         sign in text for sign in ("RESOURCE_EXHAUSTED", "Out of memory")
     )
-
-
-def enable_cache() -> None:
-    """Keeps compiled programs in ~/.cache/seg/jax, if that can be written.
-
-    JAX_COMPILATION_CACHE_DIR names another folder, XDG_CACHE_HOME another
-    place for caches.
-    """
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    if jax.config.jax_compilation_cache_dir:
-        return
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = pathlib.Path(home).expanduser() / "seg" / "jax"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: there is no home
-        return
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))

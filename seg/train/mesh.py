@@ -1,4 +1,4 @@
-"""Devices: flags before JAX starts, the mesh, and arrays on it.
+"""Devices: the processes, the mesh, and arrays on it.
 
 Training is data-parallel from the start: one axis, "data", over every device
 of every process; a single device is a mesh of one. The state is on all
@@ -10,38 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from seg import config
 
-# XLA's own CPU convolutions take twice as long; the flag hands them to YNNPACK.
-# An unknown flag aborts the process, so it is set for the versions tried.
-_CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
-_CPU_VERSIONS = ("0.10.",)
-
 # A process that is not heard of for this long is given up, and with it the
 # others: longer than a pause of a busy host, shorter than anyone's patience.
 _SILENCE_S = 60
-
-
-def configure(deterministic: bool = False) -> None:
-    """Sets XLA's flags; call it before anything touches a device.
-
-    A flag that the user has set in XLA_FLAGS stays as it is.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__.startswith(_CPU_VERSIONS):
-        flags = _with(flags, _CPU_FLAG)
-    if deterministic:
-        flags = _with(flags, "--xla_gpu_deterministic_ops=true")
-    os.environ["XLA_FLAGS"] = flags.strip()
-
-
-def _with(flags: str, flag: str) -> str:
-    names = [each.split("=")[0] for each in flags.split()]
-    return flags if flag.split("=")[0] in names else f"{flags} {flag}"
 
 
 def start_distributed() -> None:

@@ -15,11 +15,12 @@ from typing import Any
 
 import jax
 
+from seg import compiler
 from seg import config as config_lib
 from seg.data import pipeline, records
 from seg.evaluate import plots, report
 from seg.images import write
-from seg.predict import bundle, engine
+from seg.predict import bundle
 from seg.train import checkpoint, loop, mesh, step, stop, tracking, validate
 
 # What may differ when a run is resumed: it changes no number.
@@ -58,8 +59,7 @@ def train(
     UserError : config, data or workdir cannot be used.
     Interrupted : a signal came; all is saved.
     """
-    mesh.configure(config.train.deterministic)
-    engine.enable_cache()  # before the first compilation, or it stays off
+    compiler.configure(config.train.deterministic)
     with contextlib.ExitStack() as held:
         signals = signals or held.enter_context(stop.Signals())
         mesh.by_first(lambda: _claim(held, config, workdir))

@@ -1,7 +1,5 @@
 """Claims about the engine: the network's numbers, few compilations, memory."""
 
-import os
-
 import jax
 import numpy as np
 import pytest
@@ -126,32 +124,3 @@ def test_a_window_that_does_not_fit_is_told_apart(network):
 def test_other_errors_pass(network):
     with pytest.raises(Exception, match=r"(?i)shape|dimension|channel"):
         engine.Engine(network).run(noise(1, 32, 32, 2))
-
-
-@pytest.mark.parametrize(
-    "place, wanted",
-    [
-        ({"XDG_CACHE_HOME": "{}/xdg"}, "{}/xdg/seg/jax"),
-        ({"XDG_CACHE_HOME": "", "HOME": "{}/me"}, "{}/me/.cache/seg/jax"),
-        ({"XDG_CACHE_HOME": "/dev/null"}, "None"),
-    ],
-)
-def test_where_programs_are_kept(tmp_path, monkeypatch, place, wanted):
-    for name, value in place.items():
-        monkeypatch.setenv(name, value.format(tmp_path))
-    before = jax.config.jax_compilation_cache_dir
-    try:
-        jax.config.update("jax_compilation_cache_dir", None)
-        engine.enable_cache()
-        found = jax.config.jax_compilation_cache_dir
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-    assert str(found) == wanted.format(tmp_path)
-
-
-def test_the_cache_of_the_environment_wins(monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    before = jax.config.jax_compilation_cache_dir
-    assert before == os.environ["JAX_COMPILATION_CACHE_DIR"]
-    engine.enable_cache()
-    assert jax.config.jax_compilation_cache_dir == before

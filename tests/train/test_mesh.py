@@ -8,14 +8,12 @@ import subprocess
 import sys
 
 import jax
-import jaxlib
 import numpy as np
 import pytest
 
 from seg import config, normalize
 from seg.train import mesh, step
 
-YNN = "--xla_cpu_experimental_ynn_fusion_type"
 EIGHT = "--xla_force_host_platform_device_count=8"
 N_STEPS = 3
 
@@ -105,54 +103,6 @@ def test_a_batch_that_cannot_be_shared_out_is_refused():
     assert "ConfigError" in done.stderr
     assert "train.batch_size=6" in done.stderr
     assert "8 devices" in done.stderr
-
-
-# ---------------------------------------------------------------------- flags
-def flags_after(monkeypatch, before, version="0.10.2", **kwargs):
-    monkeypatch.setattr(jaxlib, "__version__", version)
-    if before is None:
-        monkeypatch.delenv("XLA_FLAGS", raising=False)
-    else:
-        monkeypatch.setenv("XLA_FLAGS", before)
-    mesh.configure(**kwargs)
-    return os.environ["XLA_FLAGS"].split()
-
-
-def test_the_users_flags_are_kept(monkeypatch):
-    found = flags_after(monkeypatch, f"{EIGHT} --xla_dump_to=/x")
-    assert found[:2] == [EIGHT, "--xla_dump_to=/x"]
-    assert [flag.split("=")[0] for flag in found[2:]] == [YNN]
-
-
-def test_the_users_value_of_a_flag_wins(monkeypatch):
-    for mine in (f"{YNN}=NONE", "--xla_gpu_deterministic_ops=false"):
-        found = flags_after(monkeypatch, mine, deterministic=True)
-        assert mine in found
-        names = [flag.split("=")[0] for flag in found]
-        assert len(set(names)) == len(names) == 2
-
-
-def test_a_flag_whose_name_only_begins_alike_is_another(monkeypatch):
-    found = flags_after(monkeypatch, f"{YNN}_other=1")
-    assert len(found) == 2
-
-
-def test_configuring_twice_is_configuring_once(monkeypatch):
-    once = flags_after(monkeypatch, None, deterministic=True)
-    twice = flags_after(monkeypatch, " ".join(once), deterministic=True)
-    assert once == twice
-
-
-@pytest.mark.parametrize("version", ["0.9.2", "0.11.0", "0.100.0"])
-def test_an_untried_jaxlib_gets_no_flag_that_could_abort_it(
-    monkeypatch, version
-):
-    assert flags_after(monkeypatch, None, version) == []
-
-
-def test_determinism_is_asked_for(monkeypatch):
-    found = flags_after(monkeypatch, None, "0.11.0", deterministic=True)
-    assert found == ["--xla_gpu_deterministic_ops=true"]
 
 
 # ------------------------------------------------------------------- arrays

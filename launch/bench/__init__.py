@@ -1,0 +1,1 @@
+"""seg against its peers: see `python -m launch.bench --help`."""

@@ -1,0 +1,142 @@
+"""Two programs in turn, each in a process of its own.
+
+A side is a function that is called once with its settings, does all that is
+done once (imports, weights, compilation, a few runs to get warm), and returns
+what is timed and what is to be said of it:
+
+    def side(folder: pathlib.Path, **settings) -> tuple[Callable[[], Any], dict]
+
+Both sides get one folder to hand over weights and inputs: ours is prepared
+first. The sides then run in turn, ours first in every even round, so that a
+slow spell of the machine meets both; medians are compared. A side has the
+environment that its own entry point would give it, and nothing of the other's.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+_WARM_RUNS = 3
+# An idle thread pool spins for a while before it sleeps.
+_PAUSE_S = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One comparison, as it is written to the JSON file.
+
+    ours and peer are medians of `runs` runs in `unit`; ratio > 1 means that
+    seg is ahead. `about` says what was compared and what each side told.
+    """
+
+    name: str
+    ours: float
+    peer: float
+    unit: str
+    ratio: float
+    runs: int
+    about: dict[str, Any]
+
+
+class _Side:
+    """A process that runs one side, on demand."""
+
+    def __init__(
+        self, function: str, settings: dict[str, Any], folder: pathlib.Path
+    ):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, function, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        self.about = self._ask(json.dumps(settings))
+
+    def run(self) -> float:
+        """Seconds of one run."""
+        time.sleep(_PAUSE_S)
+        return self._ask("run")["seconds"]
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        while answer := self._process.stdout.readline():
+            if answer.startswith("{"):
+                return json.loads(answer)
+        raise RuntimeError(
+            f"a side of the comparison ended with {self._process.wait()}; "
+            "its words are above"
+        )
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def compare(
+    name: str,
+    ours: str,
+    peer: str,
+    runs: int,
+    *,
+    work: float = 0,
+    unit: str = "s",
+    **settings: Any,
+) -> Row:
+    """Runs "module:function" against "module:function".
+
+    With `work`, the figures are work per second (more is better), else
+    seconds (less is better).
+    """
+    sides: list[_Side] = []
+    times: list[list[float]] = [[], []]
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for function in (ours, peer):
+                sides.append(_Side(function, settings, pathlib.Path(folder)))
+            for turn in range(runs):
+                for i in (0, 1) if turn % 2 == 0 else (1, 0):
+                    times[i].append(sides[i].run())
+        finally:
+            for side in sides:
+                side.close()
+    seconds = [statistics.median(each) for each in times]
+    ratio = seconds[1] / seconds[0]
+    figures = [work / s for s in seconds] if work else seconds
+    about = {
+        **settings,
+        "ours": sides[0].about,
+        "peer": sides[1].about,
+        "spread": [max(each) / min(each) for each in times],
+    }
+    return Row(name, *figures, unit, ratio, runs, about)
+
+
+def _serve(function: str, folder: str) -> None:
+    module, _, name = function.partition(":")
+    settings = json.loads(sys.stdin.readline())
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    make = getattr(importlib.import_module(module), name)
+    once, about = make(pathlib.Path(folder), **settings)
+    for _ in range(_WARM_RUNS):
+        once()
+    print(json.dumps(about), file=answers, flush=True)
+    for _ in sys.stdin:
+        began = time.perf_counter()
+        once()
+        seconds = time.perf_counter() - began
+        print(json.dumps({"seconds": seconds}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    _serve(*sys.argv[1:])

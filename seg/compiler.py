@@ -1,0 +1,55 @@
+"""XLA before it starts: its flags, and where it keeps what it compiled."""
+
+import os
+import pathlib
+
+import jax
+import jaxlib
+
+# XLA's own CPU convolutions take twice as long; the flag hands them to YNNPACK.
+# An unknown flag aborts the process, so it is set for the versions tried.
+_CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
+_CPU_VERSIONS = ("0.10.",)
+
+
+def configure(deterministic: bool = False) -> None:
+    """Sets XLA's flags and its cache for training.
+
+    Call it before anything touches a device or is compiled. A flag that the
+    user has set in XLA_FLAGS stays as it is, and so does a cache.
+
+    Parameters
+    ----------
+    deterministic : the same bits in every run on a GPU, at some cost.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib.__version__.startswith(_CPU_VERSIONS):
+        flags = _with(flags, _CPU_FLAG)
+    if deterministic:
+        flags = _with(flags, "--xla_gpu_deterministic_ops=true")
+    os.environ["XLA_FLAGS"] = flags.strip()
+    enable_cache()
+
+
+def _with(flags: str, flag: str) -> str:
+    names = [each.split("=")[0] for each in flags.split()]
+    return flags if flag.split("=")[0] in names else f"{flags} {flag}"
+
+
+def enable_cache() -> None:
+    """Keeps compiled programs in ~/.cache/seg/jax, if that can be written.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, XDG_CACHE_HOME another
+    place for caches.
+    """
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if jax.config.jax_compilation_cache_dir:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = pathlib.Path(home).expanduser() / "seg" / "jax"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,0 +1,88 @@
+"""Claims about XLA's flags and its cache: the user's own always win."""
+
+import os
+
+import jax
+import jaxlib
+import pytest
+
+from seg import compiler
+
+YNN = "--xla_cpu_experimental_ynn_fusion_type"
+EIGHT = "--xla_force_host_platform_device_count=8"
+
+
+def flags_after(monkeypatch, before, version="0.10.2", **kwargs):
+    monkeypatch.setattr(jaxlib, "__version__", version)
+    if before is None:
+        monkeypatch.delenv("XLA_FLAGS", raising=False)
+    else:
+        monkeypatch.setenv("XLA_FLAGS", before)
+    compiler.configure(**kwargs)
+    return os.environ["XLA_FLAGS"].split()
+
+
+def test_the_users_flags_are_kept(monkeypatch):
+    found = flags_after(monkeypatch, f"{EIGHT} --xla_dump_to=/x")
+    assert found[:2] == [EIGHT, "--xla_dump_to=/x"]
+    assert [flag.split("=")[0] for flag in found[2:]] == [YNN]
+
+
+def test_the_users_value_of_a_flag_wins(monkeypatch):
+    for mine in (f"{YNN}=NONE", "--xla_gpu_deterministic_ops=false"):
+        found = flags_after(monkeypatch, mine, deterministic=True)
+        assert mine in found
+        names = [flag.split("=")[0] for flag in found]
+        assert len(set(names)) == len(names) == 2
+
+
+def test_a_flag_whose_name_only_begins_alike_is_another(monkeypatch):
+    found = flags_after(monkeypatch, f"{YNN}_other=1")
+    assert len(found) == 2
+
+
+def test_configuring_twice_is_configuring_once(monkeypatch):
+    once = flags_after(monkeypatch, None, deterministic=True)
+    twice = flags_after(monkeypatch, " ".join(once), deterministic=True)
+    assert once == twice
+
+
+@pytest.mark.parametrize("version", ["0.9.2", "0.11.0", "0.100.0"])
+def test_an_untried_jaxlib_gets_no_flag_that_could_abort_it(
+    monkeypatch, version
+):
+    assert flags_after(monkeypatch, None, version) == []
+
+
+def test_determinism_is_asked_for(monkeypatch):
+    found = flags_after(monkeypatch, None, "0.11.0", deterministic=True)
+    assert found == ["--xla_gpu_deterministic_ops=true"]
+
+
+@pytest.mark.parametrize(
+    "place, wanted",
+    [
+        ({"XDG_CACHE_HOME": "{}/xdg"}, "{}/xdg/seg/jax"),
+        ({"XDG_CACHE_HOME": "", "HOME": "{}/me"}, "{}/me/.cache/seg/jax"),
+        ({"XDG_CACHE_HOME": "/dev/null"}, "None"),
+    ],
+)
+def test_where_programs_are_kept(tmp_path, monkeypatch, place, wanted):
+    for name, value in place.items():
+        monkeypatch.setenv(name, value.format(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        compiler.enable_cache()
+        found = jax.config.jax_compilation_cache_dir
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert str(found) == wanted.format(tmp_path)
+
+
+def test_the_cache_of_the_environment_wins(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    before = jax.config.jax_compilation_cache_dir
+    assert before == os.environ["JAX_COMPILATION_CACHE_DIR"]
+    compiler.enable_cache()
+    assert jax.config.jax_compilation_cache_dir == before
