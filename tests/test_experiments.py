@@ -52,9 +52,3 @@ def test_it_is_short(experiment):
     path = pathlib.Path(experiment.__file__)
     code = path.read_text().replace(experiment.__doc__, "")
     assert len(code.splitlines()) <= 40
-
-
-def test_its_sweep_varies_knobs_that_exist(experiment):
-    for path, values in getattr(experiment, "SWEEP", {}).items():
-        for value in values:
-            config.check(config.replace(experiment.get_config(), {path: value}))

@@ -138,7 +138,7 @@ FORMATS: dict[str, Format] = {
     "boxes": Format(
         "{stem}_boxes.png",
         lambda path, image, found: write.write_png(
-            path, write.boxes(image, found.table)
+            path, write.boxes(image, found.labels, found.classes, found.table)
         ),
     ),
     "crops": Format(

@@ -22,7 +22,7 @@ def luma(image: np.ndarray) -> np.ndarray:
 
 
 def storable(pixels: np.ndarray, name: str) -> np.ndarray:
-    """Converts to uint8, uint16 or float32; see the top of the module."""
+    """Converts to uint8, uint16 or float32, the values unchanged."""
     kind = pixels.dtype.kind
     if kind == "b":
         return pixels.astype(np.uint8) * 255

@@ -224,29 +224,35 @@ def overlay(
     if classes is None:
         colours = object_colours(len(areas))
     else:
-        of_object = np.zeros(len(areas), np.int64)
-        of_object[labels.ravel()] = classes.ravel()
-        colours = COLOURS[(np.maximum(of_object, 1) - 1) % len(COLOURS)]
+        colours = _class_colours(labels, classes)
     canvas[drawn] = colours[lines[drawn]]
     return canvas
 
 
-def boxes(image: np.ndarray, rows: Iterable[Mapping[str, Any]]) -> np.ndarray:
+def _class_colours(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The colour of each id by the class of its pixels, uint8 [N + 1, 3]."""
+    kinds = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+    kinds[labels.ravel()] = classes.ravel()
+    return COLOURS[(np.maximum(kinds, 1) - 1) % len(COLOURS)]
+
+
+def boxes(
+    image: np.ndarray,
+    labels: np.ndarray,
+    classes: np.ndarray,
+    rows: Iterable[Mapping[str, Any]],
+) -> np.ndarray:
     """The image with the box and the id of every row, uint8 [H, W, 3].
 
-    Rows are those of `formats.FIELDS`; the classes take their colours in the
-    order in which they first occur, numbers as `overlay` gives them.
+    Rows are those of `formats.FIELDS`; classes have the colours of `overlay`.
     """
     picture = Image.fromarray(display(image))
     draw = ImageDraw.Draw(picture)
     width = thickness(image.shape)
     font = ImageFont.load_default(size=10 + 2 * width)
-    seen: dict[Any, int] = {}
+    colours = _class_colours(labels, classes).tolist()
     for row in rows:
-        index = seen.setdefault(row["class"], len(seen) + 1)
-        if isinstance(row["class"], int):
-            index = row["class"]
-        colour = tuple(map(int, COLOURS[(index - 1) % len(COLOURS)]))
+        colour = tuple(colours[row["label"]])
         box = (
             row["bbox_col0"],
             row["bbox_row0"],

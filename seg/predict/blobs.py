@@ -159,7 +159,10 @@ def _separate(
         mask = closing(own, predict.closing)
         if predict.separate == "watershed":
             found = objects.watershed(
-                mask, predict.watershed_sigma, predict.watershed_distance
+                mask,
+                predict.watershed_sigma,
+                predict.watershed_distance,
+                predict.connectivity,
             )
         else:
             found = objects.components(mask, predict.connectivity)

@@ -471,7 +471,10 @@ class _Graph:
                 and readers[conv_name] == 1
                 and constant is not None
                 and constant.size in (1, self.constants[conv.input[1]].shape[0])
-                and (constant.ndim == 0 or constant.shape[1:2] == (constant.size,))
+                and (
+                    constant.ndim == 0
+                    or constant.shape[1:2] == (constant.size,)
+                )
             ):
                 return conv, constant
         return None, None

@@ -27,8 +27,10 @@ def components(mask: np.ndarray, connectivity: int = 2) -> np.ndarray:
     return labels
 
 
-def watershed(mask: np.ndarray, sigma: float, distance: int) -> np.ndarray:
-    """Components, touching convex objects cut apart: int32 [H, W].
+def watershed(
+    mask: np.ndarray, sigma: float, distance: int, connectivity: int = 2
+) -> np.ndarray:
+    """`components`, touching convex objects cut apart: int32 [H, W].
 
     Floods the smoothed Euclidean distance to the background from its maxima
     (Meyer's algorithm, by scikit-image). sigma: smoothing, px. distance: two
@@ -42,7 +44,7 @@ def watershed(mask: np.ndarray, sigma: float, distance: int) -> np.ndarray:
     with a pooled AP@0.5 of .897; components reach .740, with connectivity 1
     .749.
     """
-    labels = components(mask)
+    labels = components(mask, connectivity)
     n_labels = int(labels.max())
     n_rows, n_cols = labels.shape
     for label, (rows, cols) in enumerate(ndimage.find_objects(labels), 1):

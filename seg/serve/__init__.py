@@ -1,1 +1,1 @@
-"""The web application, and a bundle as an MLflow model."""
+"""A bundle as an MLflow model."""

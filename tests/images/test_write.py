@@ -277,15 +277,17 @@ def test_boxes_are_drawn_where_the_rows_say():
         {"label": 2, "class": "bead", "bbox_row0": 0, "bbox_col0": 0,
          "bbox_row1": 4, "bbox_col1": 4},
     ]  # fmt: skip
-    drawn = write.boxes(image, rows)
+    labels = np.zeros((40, 60), np.int32)
+    labels[5:30, 10:50], labels[:4, :4] = 1, 2
+    classes = np.where(labels == 1, 3, labels // 2).astype(np.uint8)
+    drawn = write.boxes(image, labels, classes, rows)
     assert not image.any()
     for row, col in ((5, 10), (29, 49), (5, 49), (29, 10)):
-        assert tuple(drawn[row, col]) == tuple(write.COLOURS[0])
-    assert tuple(drawn[3, 3]) == tuple(write.COLOURS[1])
+        assert tuple(drawn[row, col]) == tuple(write.COLOURS[2])
+    assert tuple(drawn[3, 3]) == tuple(write.COLOURS[0])
     assert not drawn[30:, 51:].any()
-    assert tuple(write.boxes(image, [rows[0] | {"class": 3}])[5, 10]) == tuple(
-        write.COLOURS[2]
-    )
+    lines = write.overlay(image, labels, classes)
+    assert tuple(lines[5, 10]) == tuple(drawn[5, 10])
 
 
 BOXED = {"label": 4, "class": "cell", "bbox_row0": 5, "bbox_col0": 10,

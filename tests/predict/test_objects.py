@@ -99,6 +99,13 @@ def test_watershed_cuts_objects_at_the_border():
     assert objects.watershed(mask, 2.0, 5).max() == 2
 
 
+def test_watershed_joins_what_components_join():
+    corners = np.eye(2, dtype=bool).repeat(8, 0).repeat(8, 1)
+    for connectivity, n in ((1, 2), (2, 1)):
+        whole = objects.watershed(corners, 20.0, 40, connectivity)
+        assert whole.max() == n
+
+
 def test_watershed_does_not_depend_on_what_lies_around():
     near = _disks((25, 20, 11), (25, 39, 11), (49, 30, 8))
     alone = _disks((25, 20, 11), (25, 39, 11))
