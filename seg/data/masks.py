@@ -13,6 +13,10 @@ classes with the background:
 Class ids say nothing of objects: the objects are then the connected regions of
 a class, diagonal steps included. Where a value could mean two things, it is an
 error that says which, never a guess.
+
+`instances` takes all values for object ids, because the layout says so, and
+refuses those that cannot be any: negative ones, those of a JPEG, and masks of
+classes, which would become one object a class.
 """
 
 from collections.abc import Sequence
@@ -23,13 +27,20 @@ from scipy import ndimage
 
 UNKNOWN = 255  # the class of pixels that are not annotated
 _LOW, _HIGH = 64, 191  # noise on 0 and on 255 stays outside of these
+# Regions to an id, on average, beyond which they are no ids: those of tracked
+# cells, with all their specks, have 1.3.
+_PIECES = 3
 
 
 class Truth(NamedTuple):
-    """classes uint8 [H, W], 255 not annotated; labels int32 [H, W]."""
+    """classes uint8 [H, W], 255 not annotated; labels int32 [H, W].
+
+    overlap_px: pixels in the masks of several objects, which one of them got.
+    """
 
     classes: np.ndarray
     labels: np.ndarray
+    overlap_px: int = 0
 
 
 class MaskError(ValueError):
@@ -64,6 +75,33 @@ def interpret(mask: np.ndarray, n_classes: int, *, lossy: bool) -> Truth:
             "save class ids below that, or name all classes"
         )
     _check_ids(mask, values)
+    return from_ids(mask)
+
+
+def instances(mask: np.ndarray, *, lossy: bool) -> Truth:
+    """Classes and objects of a mask [H, W] whose values are object ids.
+
+    Raises MaskError where they cannot be.
+    """
+    if lossy:
+        raise MaskError(
+            "object ids in a JPEG, which changes them; save ids as PNG or "
+            "TIFF, or set data.layout=folders if it is black and white"
+        )
+    values = np.unique(mask)
+    if values[0] < 0:
+        raise MaskError("negative values; save ids from 0")
+    ids = values[values > 0]
+    n_regions = _n_regions(mask)
+    # an only object may have any id, be it 255, and a piece apart; but 0 and
+    # 255 with several regions is how a single class is saved
+    only_255 = ids.tolist() == [255]
+    if n_regions > (1 if only_255 else _PIECES * len(ids)):
+        what = "0 and 255" if only_255 else f"{len(ids)} values besides 0"
+        raise MaskError(
+            f"{what} in {n_regions} regions are classes, not object ids; set "
+            "data.layout=folders, or save each object with an id of its own"
+        )
     return from_ids(mask)
 
 
@@ -195,10 +233,8 @@ def _check_ids(mask: np.ndarray, values: np.ndarray) -> None:
 
     An object is one region, seldom several; classes and grey levels are many.
     """
-    from skimage import measure  # a second to import, and seldom needed
-
     above = values[values > 0]
-    n_regions = int(measure.label(mask, connectivity=2).max())
+    n_regions = _n_regions(mask)
     if n_regions > (1.5 * len(above) + 1 if len(above) > 1 else 1):
         raise MaskError(
             f"{len(above)} values up to {above[-1]} in {n_regions} regions, "
@@ -210,3 +246,10 @@ def _check_ids(mask: np.ndarray, values: np.ndarray) -> None:
             f"ids up to {above[-2]} and 255, an object or not annotated?; "
             "save object ids in 16 bits"
         )
+
+
+def _n_regions(mask: np.ndarray) -> int:
+    """How many connected regions of one value there are, diagonals included."""
+    from skimage import measure  # a second to import, and seldom needed
+
+    return int(measure.label(mask, connectivity=2).max())

@@ -152,9 +152,9 @@ def _truth(
     if pair.kind == "objects":
         return _objects(pair, found, shape, config.data.overlaps, defects)
     (mask,) = found
-    if pair.kind == "ids":
-        return masks.from_ids(mask.pixels)
     try:
+        if pair.kind == "ids":
+            return masks.instances(mask.pixels, lossy=mask.lossy)
         n_classes = len(config.classes)
         return masks.interpret(mask.pixels, n_classes, lossy=mask.lossy)
     except masks.MaskError as error:

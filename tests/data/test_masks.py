@@ -111,6 +111,43 @@ def test_classes_or_grey_levels_are_not_taken_for_objects():
     assert four.labels.max() == 100
 
 
+@pytest.mark.parametrize(
+    ("mask", "lossy", "what"),
+    [
+        (two_squares(-1, np.int16), False, "negative values; .*from 0"),
+        (two_squares(255), False, "0 and 255 in 2 regions.*layout=folders"),
+        (two_squares(7), True, "JPEG.*layout=folders"),
+        (np.kron(np.eye(4, dtype=int), np.diag([1, 0])), False,
+         "1 values besides 0 in 4 regions.*layout=folders"),
+        (np.kron(np.arange(1, 15).reshape(2, 7) % 2, np.diag([1, 0]))
+         + np.kron(np.arange(14).reshape(2, 7) % 2, np.diag([2, 0])), False,
+         "2 values besides 0 in 14 regions.*layout=folders"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_object_ids_is_refused(mask, lossy, what):
+    with pytest.raises(masks.MaskError, match=what) as caught:
+        masks.instances(mask, lossy=lossy)
+    assert "; " in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [1, 7, 255])
+def test_an_only_object_may_have_any_id(value):
+    mask = two_squares(value)
+    mask[10:] = 0
+    truth = masks.instances(mask, lossy=False)
+    np.testing.assert_array_equal(truth.labels, mask > 0)
+
+
+def test_object_ids_may_have_pieces_and_255_among_them():
+    mask = two_squares(1)
+    assert masks.instances(mask, lossy=False).labels.max() == 1
+    mask[2:8, 2:8], mask[0, 0] = 255, 255
+    truth = masks.instances(mask, lossy=False)
+    assert truth.labels[12, 15] == 1 and truth.labels[3, 3] == 2
+    empty = masks.instances(np.zeros((3, 4), np.uint8), lossy=False)
+    assert not empty.labels.any()
+
+
 def test_255_beside_class_ids_is_not_annotated():
     mask = two_squares()
     mask[0] = 255

@@ -195,6 +195,33 @@ def test_one_image_in_two_splits_is_a_defect(tmp_path):
         layouts.scan(of(tmp_path, "stardist"))
 
 
+def test_masks_that_hold_no_object_ids_are_defects(tmp_path):
+    classes = np.zeros((12, 16), np.uint8)
+    classes[1:11:3, 1:15:3] = 255
+    for name, mask in {
+        "good": MASK.astype(np.uint16),
+        "signed": -(MASK > 0).astype(np.int16),
+        "binary": classes,
+    }.items():
+        tiff = io.BytesIO()
+        tifffile.imwrite(tiff, mask)
+        image = png(np.roll(IMAGE, len(name)))
+        write(
+            tmp_path,
+            {f"images/{name}.png": image, f"masks/{name}.tif": tiff.getvalue()},
+        )
+    binary, signed = layouts.verify(of(tmp_path, "stardist"))
+    assert (binary.file, signed.file) == (
+        "masks/binary.tif",
+        "masks/signed.tif",
+    )
+    assert "0 and 255 in 20 regions" in binary.what
+    assert "data.layout=folders" in binary.remedy
+    assert "negative" in signed.what
+    (left,) = layouts.verify(of(tmp_path))
+    assert left.file == "masks/signed.tif"
+
+
 def test_a_wrong_number_of_channels_is_a_defect(tmp_path):
     deep = io.BytesIO()
     tifffile.imwrite(
@@ -209,6 +236,15 @@ def test_a_wrong_number_of_channels_is_a_defect(tmp_path):
 def test_an_empty_folder_is_one_defect(tmp_path):
     (defect,) = layouts.verify(of(tmp_path))
     assert "no labelled images" in defect.what
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("layout", ["stardist", "folders"])
+def test_stardists_archive_has_no_defects(layout):
+    path = DATA / "dsb2018_stardist.zip"
+    if not path.is_file():
+        pytest.skip(f"{path} is missing")
+    assert layouts.verify(of(path, layout, model__in_channels=1)) == []
 
 
 @pytest.mark.data
