@@ -241,25 +241,21 @@ def verify(inputs: list[str]) -> int:
 def _find_layout(
     config: config_lib.Config,
 ) -> tuple[config_lib.Config, list["layouts.Defect"]]:
-    """The config with the layout that the files have, and their defects."""
-    from seg.data import files, layouts
+    """The config with the layout that the files have, and their defects.
 
-    def verified(layout: str) -> tuple[config_lib.Config, list[layouts.Defect]]:
-        named = config_lib.replace(config, {"data.layout": layout})
-        return named, layouts.verify(named)
+    Never stardist: its files lie as those of folders, which takes masks for
+    object ids wherever they can be nothing else.
+    """
+    from seg.data import files, layouts
 
     tree = files.open_tree(config.data.path)
     n_found = {
         layout: len(layouts.FINDERS[layout](tree)[0])
-        for layout in ("folders", "stardist", "dsb2018")
+        for layout in ("folders", "dsb2018")
     }
     layout = max(n_found, key=n_found.__getitem__)
-    guess = verified(layout)
-    # Two layouts differ in what a mask's numbers mean: where they are no
-    # classes in most of the masks, they are objects.
-    if layout == "folders" and 2 * len(guess[1]) > n_found[layout]:
-        guess = min(guess, verified("stardist"), key=lambda it: len(it[1]))
-    return guess
+    config = config_lib.replace(config, {"data.layout": layout})
+    return config, layouts.verify(config)
 
 
 def track_sync(inputs: list[str]) -> None:

@@ -241,6 +241,36 @@ def test_verify_lists_all_defects(run):
     assert "b.png" in out
 
 
+def save_pairs(mask):
+    for folder in ("images", "masks"):
+        pathlib.Path("data", folder).mkdir(parents=True, exist_ok=True)
+    for name in ("a.png", "b.png", "c.png"):
+        draw_photo(pathlib.Path("data/images", name), mask.shape)
+        Image.fromarray(mask).save(f"data/masks/{name}")
+
+
+def test_verify_takes_no_classes_for_objects_but_objects_for_what_they_are(run):
+    """Three classes where two are named: as prepare refuses them."""
+    classes = np.zeros((40, 48), np.uint8)
+    for k in range(1, 4):
+        classes[10 * k : 10 * k + 5, ::8] = k
+        classes[10 * k : 10 * k + 5, 1::8] = k
+    save_pairs(classes)
+    status, out, err = run("verify", "data")
+    assert status == 2
+    assert "error: 3 defects in data as data.layout=folders" in err
+    assert out.count("are they objects?") == 3
+    few = np.where(np.arange(48) < 18, classes, 0).astype(np.uint8)
+    save_pairs(few)  # as few regions as objects in pieces may have
+    status, out, err = run("verify", "data")
+    assert (status, out.count("are they objects?")) == (2, 3)
+    ids = np.where(classes, 1 + np.arange(48) // 8 + 6 * (classes - 1), 0)
+    save_pairs(ids.astype(np.uint8))
+    status, out, err = run("verify", "data")
+    assert (status, err) == (0, "")
+    assert "no defects in data as data.layout=folders" in out
+
+
 def test_track_sync_hands_folder_and_uri_on(run, monkeypatch):
     """What the upload itself does is claimed in train/test_tracking.py."""
     seen = []
