@@ -206,8 +206,8 @@ def export(inputs: list[str]) -> None:
         with write.whole(target) as temporary:
             temporary.write_bytes(content)
     else:
-        target = folder / export_lib.FILE
-        bundle.add_files(folder, {export_lib.FILE: content})
+        target = folder / bundle.PROGRAM
+        bundle.add_files(folder, {bundle.PROGRAM: content})
     print(target)
 
 

@@ -36,7 +36,7 @@ def batch(batch_size: int, side: int) -> dict[str, np.ndarray]:
     return {
         "image": rng.uniform(0, 1, shape).astype(np.float32),
         "classes": rng.integers(0, 2, shape[:3]).astype(np.uint8),
-        "stats": np.zeros((batch_size, 1, 6), np.float32),
+        "stats": np.zeros((batch_size, 1, 7), np.float32),
         "weight": np.ones(batch_size, np.float32),
     }
 
@@ -84,7 +84,7 @@ def predict(
     from flax import nnx
 
     from seg import models
-    from seg.predict import engine
+    from seg.predict.engine import xla
 
     config = network(dtype, width)
     model = models.build(config.model, nnx.Rngs(0))
@@ -94,10 +94,11 @@ def predict(
     }
     data = batch(batch_size, side)
     _hand_over(folder, state, data)
-    run = engine.Engine(model)
-    found = run.run(data["image"])
+    run = xla.Xla(model, config.data.normalize)
+    stats = data["stats"][0]
+    found = run.run(data["image"], stats)
     np.save(folder / "probabilities.npy", found)
-    return lambda: run.run(data["image"]), _about()
+    return lambda: run.run(data["image"], stats), _about()
 
 
 def _hand_over(

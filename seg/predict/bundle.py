@@ -26,6 +26,7 @@ from seg.predict import tensors
 
 FORMAT = 1
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
+GRAPH, PROGRAM = "model.onnx", "program.stablehlo"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +38,17 @@ class Bundle:
     config : the experiment's; `model`, `data.normalize`, `classes` and
         `predict` are what prediction uses.
     weights : name -> float32 array.
-    meta : JSON values: data_digest, metrics, licence and whatever else.
+    meta : JSON values: data_digest, metrics and whatever else.
+    exports : name -> content of what was exported beside the weights.
+    stride : sides of a window are multiples of it; None where an older version
+        has not noted it.
     """
 
     config: config_lib.Config
     weights: Mapping[str, np.ndarray]
     meta: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exports: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    stride: int | None = None
 
 
 def digest(bundle: Bundle) -> str:
@@ -67,7 +73,20 @@ def from_model(
         for path, value in nnx.to_flat_state(state)
         if isinstance(value, nnx.Param | nnx.BatchStat)
     }
-    return Bundle(config, weights, dict(meta or {}))
+    return Bundle(config, weights, dict(meta or {}), {}, _stride(config))
+
+
+def _stride(config: config_lib.Config) -> int:
+    return _abstract(config).stride
+
+
+def _abstract(config: config_lib.Config) -> Any:
+    """The network without numbers: drawing some would cost seconds."""
+    from flax import nnx
+
+    from seg import models
+
+    return nnx.eval_shape(lambda: models.build(config.model, nnx.Rngs(0)))
 
 
 def model(bundle: Bundle) -> Any:
@@ -79,12 +98,7 @@ def model(bundle: Bundle) -> Any:
     import jax
     from flax import nnx
 
-    from seg import models
-
-    # Abstract: drawing weights that are replaced at once would cost seconds.
-    network = nnx.eval_shape(
-        lambda: models.build(bundle.config.model, nnx.Rngs(0))
-    )
+    network = _abstract(bundle.config)
     state = nnx.state(network, nnx.Any(nnx.Param, nnx.BatchStat))
     flat = {
         "/".join(map(str, path)): value
@@ -144,10 +158,9 @@ def add_files(
 ) -> pathlib.Path:
     """Adds files (an export, say) to the bundle in a folder, by name."""
     found = load(folder)
-    folder = pathlib.Path(folder)
-    names = json.loads((folder / MODEL).read_text())["files"]
-    kept = {name: (folder / name).read_bytes() for name in names}
-    return _write(found, kept | dict(files), folder)
+    weights = (pathlib.Path(folder) / WEIGHTS).read_bytes()
+    contents = {WEIGHTS: weights, **found.exports, **files}
+    return _write(found, contents, folder)
 
 
 def _halved(array: np.ndarray) -> np.ndarray:
@@ -198,6 +211,7 @@ def _describe(bundle: Bundle, files: Mapping[str, bytes]) -> str:
         "classes": config.classes,
         "normalize": config.data.normalize,
         "predict": dataclasses.asdict(config.predict),
+        "stride": bundle.stride or _stride(config),
         "meta": dict(bundle.meta),
         "config": dataclasses.asdict(config),
         "files": {
@@ -230,19 +244,20 @@ def load(folder: str | os.PathLike) -> Bundle:
 
 def _load(folder: pathlib.Path) -> Bundle:
     tree = _read(folder)
+    contents = {}
     for name, sha256 in tree["files"].items():
         if pathlib.PurePath(name).name != name or not (folder / name).is_file():
             raise _refused(folder, f"{name} is missing")
         content = (folder / name).read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise _refused(folder, f"{name} is damaged: its sha256 differs")
-        if name == WEIGHTS:
-            weights = tensors.load(content)
+        contents[name] = content
+    weights = tensors.load(contents.pop(WEIGHTS))
     config = config_lib.from_json(json.dumps(tree["config"]))
     weights = {
         name: np.asarray(array, np.float32) for name, array in weights.items()
     }
-    return Bundle(config, weights, tree["meta"])
+    return Bundle(config, weights, tree["meta"], contents, tree.get("stride"))
 
 
 def _read(folder: pathlib.Path) -> dict[str, Any]:

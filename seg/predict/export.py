@@ -1,17 +1,22 @@
-"""A model as one program for other hosts: StableHLO, its weights inside.
+"""A model as one program for other hosts, its weights inside.
 
     program(image float32 [B, H, W, C], stats float32 [B, C, S])
         -> probabilities float32 [B, H, W, K]
 
 `stats` is what `normalize.measure` finds in each whole image; the image is not
 normalised yet. B, H and W are free, H and W multiples of the network's stride.
-The file is `jax.export`'s: portable StableHLO for CPU, CUDA and TPU, lowered
-without any of them at hand, and readable for years by newer JAX:
+
+`stablehlo` makes a file of `jax.export`: portable StableHLO for CPU, CUDA and
+TPU, lowered without any of them at hand, and readable for years by newer JAX:
 
     program = jax.export.deserialize(bytearray(content))
     program.call(image, stats)
+
+`onnx` makes an ONNX model of the same function, for onnxruntime, OpenVINO and
+whoever else reads it. Both are compared with the model before they are given.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,9 +29,11 @@ from seg import config as config_lib
 from seg import normalize
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine
+from seg.predict.engine import xla
 
-FILE = "program.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
+_RESULT = "probabilities"
+_CLOSE = 1e-3  # of two float32 programs that add in another order
 
 
 def stablehlo(
@@ -37,14 +44,8 @@ def stablehlo(
     Raises UserError where the program, read back and run on the CPU, does not
     give exactly what the model gives.
     """
-    model = bundle_lib.model(bundle)
-    graph, state = engine.split(model)
-    kind = bundle.config.data.normalize
-
-    def program(image: jax.Array, stats: jax.Array) -> jax.Array:
-        return engine.apply(graph, state, normalize.apply(image, stats, kind))
-
-    n_channels, stride = bundle.config.model.in_channels, model.stride
+    program, stride = _program(bundle)
+    n_channels = bundle.config.model.in_channels
     b, h, w = jax_export.symbolic_shape("b, h, w")
     shapes = (
         (b, stride * h, stride * w, n_channels),
@@ -55,23 +56,75 @@ def stablehlo(
     )
     content = bytes(exported.serialize())
     if "cpu" in platforms:
-        _check(content, jax.jit(program), model.stride, n_channels)
+        found = jax_export.deserialize(bytearray(content)).call
+        _check(found, jax.jit(program), stride, n_channels, 0.0)
     return content
 
 
+def onnx(bundle: bundle_lib.Bundle) -> bytes:
+    """The model as an ONNX model, BatchNorm folded, channels first inside.
+
+    Raises UserError where a package is missing, an operation has no place in
+    ONNX, or the result, run by onnxruntime or OpenVINO in float32, differs
+    from the model's by more than 1e-3.
+    """
+    try:
+        from seg.predict import graph
+    except ImportError as error:
+        raise config_lib.UserError(
+            f"{error.name} is missing; pip install -e .[export]"
+        ) from error
+    program, stride = _program(bundle)
+    n_channels = bundle.config.model.in_channels
+    tile = bundle.config.predict.tile // stride * stride or stride
+    examples = (
+        jax.ShapeDtypeStruct((2, tile, tile, n_channels), jnp.float32),
+        jax.ShapeDtypeStruct(
+            (2, n_channels, len(normalize.COLUMNS)), jnp.float32
+        ),
+    )
+    made = graph.convert(program, examples, ("image", "stats"), _RESULT)
+    content = made.SerializeToString()
+    _check(_runner(content), jax.jit(program), stride, n_channels, _CLOSE)
+    return content
+
+
+def _runner(content: bytes) -> Callable[..., Any]:
+    """What runs an ONNX model: the first that is installed."""
+    from seg.predict.engine import graphs
+
+    for name in ("onnx", "openvino"):
+        if engine.installed(engine.MODULES[name]):
+            return graphs.ENGINES[name](content, 1, "f32").call
+    raise config_lib.UserError(
+        "neither onnxruntime nor OpenVINO is installed to check the export; "
+        "pip install -e .[export]"
+    )
+
+
+def _program(bundle: bundle_lib.Bundle) -> tuple[Callable[..., Any], int]:
+    """The function of image and stats, and the network's stride."""
+    model = bundle_lib.model(bundle)
+    graph, state = xla.split(model)
+    kind = bundle.config.data.normalize
+    return functools.partial(xla.apply, graph, kind, state), model.stride
+
+
 def _check(
-    content: bytes, program: Callable[..., Any], stride: int, n_channels: int
+    found: Callable[..., Any],
+    wanted: Callable[..., Any],
+    stride: int,
+    n_channels: int,
+    tolerance: float,
 ) -> None:
-    """Compares the exported program with the original on noise, on the CPU."""
+    """Compares two programs on noise, on the CPU."""
     shape = (2, 2 * stride, 3 * stride, n_channels)
     image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
     stats = np.stack([normalize.measure(plane) for plane in image])
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        exported = jax_export.deserialize(bytearray(content))
-        found = np.asarray(exported.call(image, stats))
-        wanted = np.asarray(program(image, stats))
-    if not np.array_equal(found, wanted):
-        worst = np.abs(found - wanted).max()
+        difference = np.asarray(found(image, stats)) - wanted(image, stats)
+    worst = float(np.abs(difference).max())
+    if not worst <= tolerance:
         raise config_lib.UserError(
             f"the exported program differs from the model by {worst:.2g} in "
             "the probabilities; nothing was written"

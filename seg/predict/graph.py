@@ -10,7 +10,7 @@ weights. Input and output keep the layout of JAX.
 
 Two patterns are recognised, as `seg.models.blocks` writes them: the maximum
 over 2x2 windows and depth-to-space. Whatever has no rule is refused by name.
-The batch, H and W stay free where no operation needs their numbers.
+The batch, H and W stay free; an operation that needs their numbers is refused.
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ from seg import config as config_lib
 
 OPSET = 17
 
+_TO_THE_END = 2**31 - 1
 _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)  # to channels last, and first
 
 _ELEMENTWISE = {
@@ -49,6 +50,13 @@ _TYPES = {
 
 class UnsupportedError(config_lib.UserError):
     """An operation that the graph cannot hold."""
+
+
+def _sized(op: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"a {op} needs the sizes of its input, which a graph for any image "
+        "does not know; export the model as StableHLO"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +89,13 @@ def convert(
     Returns
     -------
     onnx.ModelProto. Axis 0 of arguments and result is free ("B"), and axes 1
-    and 2 of four-dimensional ones ("H", "W"), unless the function reshapes to
-    sizes of its own.
+    and 2 of four-dimensional ones ("H", "W").
 
     Raises
     ------
     UnsupportedError
-        naming the first operation without a rule.
+        naming the first operation without a rule, or that needs the sizes of
+        its input.
     """
     closed = jax.make_jaxpr(function)(*examples)
     graph = _Graph()
@@ -100,12 +108,8 @@ def convert(
     graph.fold()
 
     def free(shape: Sequence[int]) -> list[int | str]:
-        axes: list[int | str] = list(shape)
-        if not graph.fixed:
-            axes[0] = "B"
-            if len(axes) == 4:
-                axes[1:3] = "H", "W"
-        return axes
+        names = ["B", "H", "W"] if len(shape) == 4 else ["B"]
+        return [*names, *shape[len(names) :]]
 
     return helper.make_model(
         helper.make_graph(
@@ -139,7 +143,6 @@ class _Graph:
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
-        self.fixed = False  # whether a node knows a size of the input
         self._n = 0
 
     # ------------------------------------------------------------- values
@@ -347,7 +350,7 @@ class _Graph:
             value.shape, strict=True,
         )  # fmt: skip
         cut = {
-            axis: (start, 2**31 - 1 if limit == size else limit, step)
+            axis: (start, _TO_THE_END if limit == size else limit, step)
             for axis, (start, limit, step, size) in enumerate(ranges)
             if (start, limit, step) != (0, size, 1)
         }
@@ -356,11 +359,11 @@ class _Graph:
         axes = [_FIRST.index(a) if value.first else a for a in cut]
         columns = [*zip(*cut.values(), strict=True)]
         starts, ends, steps = (np.array(c, np.int64) for c in columns)
-        # a limit inside an axis that may be free is a size of the example
-        self.fixed |= any(
-            end != 2**31 - 1 and axis < len(shape) - 1
+        if any(
+            end != _TO_THE_END and axis < len(shape) - 1
             for axis, (_, end, _) in cut.items()
-        )
+        ):
+            raise _sized("slice")
         arrays = (starts, ends, np.array(axes, np.int64), steps)
         name = self.emit("Slice", [value.name, *map(self.constant, arrays)])
         return _Tensor(name, shape, value.first)
@@ -394,9 +397,7 @@ class _Graph:
         for axis, size in zip(at, value.shape, strict=True):
             thin[axis] = size
         if tuple(thin) != shape:
-            self.fixed = True
-            sizes = self.constant(np.array(shape, np.int64))
-            name = self.emit("Expand", [name, sizes])
+            raise _sized("broadcast_in_dim")
         return _Tensor(name, shape)
 
     def _squeeze(self, values, params, shape, aval) -> _Tensor:
@@ -410,10 +411,7 @@ class _Graph:
         return _Tensor(name, shape)
 
     def _reshape(self, values, params, shape, aval) -> _Tensor:
-        self.fixed = True
-        sizes = self.constant(np.array(shape, np.int64))
-        name = self.emit("Reshape", [self.last(values[0]), sizes])
-        return _Tensor(name, shape)
+        raise _sized("reshape")
 
     def _transpose(self, values, params, shape, aval) -> _Tensor:
         name = self.emit(

@@ -4,9 +4,9 @@
     found = predictor("cells.tif")
     found.labels, found.classes, found.table.to_csv("objects.csv")
 
-The intensities of the whole image are measured once; its windows are scaled by
-them, go through the network and are blended (`stitch`); `blobs` makes objects
-of the map.
+The intensities of the whole image are measured once; its windows go through
+the network, which scales them by these, and are blended (`stitch`); `blobs`
+makes objects of the map.
 """
 
 import dataclasses
@@ -20,8 +20,9 @@ import numpy as np
 from seg import config as config_lib
 from seg import images, normalize, tiles
 from seg.images import formats, read
-from seg.predict import blobs, engine, stitch
+from seg.predict import blobs, stitch
 from seg.predict import bundle as bundle_lib
+from seg.predict import engine as engines
 
 Image = np.ndarray | str | os.PathLike[str] | bytes
 
@@ -62,6 +63,7 @@ class Predictor:
     ----------
     bundle : the model.
     predict : settings; by default those of the bundle.
+    engine : what runs the network, a name of `seg.predict.engine`.
     on_batch : called before each batch of windows; may raise to stop.
     """
 
@@ -70,6 +72,7 @@ class Predictor:
         bundle: bundle_lib.Bundle,
         predict: config_lib.Predict | None = None,
         *,
+        engine: str = "auto",
         on_batch: Callable[[], None] = lambda: None,
     ):
         config = bundle.config
@@ -77,7 +80,7 @@ class Predictor:
             config = dataclasses.replace(config, predict=predict)
         self.config = config_lib.check(config)
         self.classes = config.classes
-        self._engine = engine.Engine(bundle_lib.model(bundle))
+        self._engine = _engine(bundle, engine)
         self._on_batch = on_batch
         self._tile = config.predict.tile
 
@@ -134,7 +137,7 @@ class Predictor:
             window = self._engine.window(pixels.shape[:2], self._tile)
             try:
                 return self._stitch(pixels, stats, window)
-            except engine.OutOfMemory as error:
+            except engines.OutOfMemory as error:
                 self._tile = window // 2
                 if self._tile < self._engine.stride:
                     raise config_lib.UserError(
@@ -149,16 +152,12 @@ class Predictor:
         shape, predict = pixels.shape[:2], self.config.predict
         n = predict.tta * len(tiles.windows(shape, window, predict.overlap))
 
-        def rows(top: int, bottom: int) -> np.ndarray:
-            kind = self.config.data.normalize
-            return normalize.apply(pixels[top:bottom], stats, kind)
-
         def run(batch: np.ndarray) -> np.ndarray:
             self._on_batch()
-            return self._engine.run(batch)
+            return self._engine.run(batch, stats)
 
         stream = stitch.strips(
-            rows,
+            lambda top, bottom: pixels[top:bottom],
             shape,
             run,
             window=window,
@@ -168,6 +167,22 @@ class Predictor:
             tta=predict.tta,
         )
         return stitch.collect(stream, shape)
+
+
+def _engine(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:
+    name = engines.choose(name)
+    if name == "jax":
+        from seg.predict.engine import xla
+
+        return xla.Xla(bundle_lib.model(bundle), bundle.config.data.normalize)
+    from seg.predict.engine import graphs
+
+    content, stride = bundle.exports.get(bundle_lib.GRAPH), bundle.stride
+    if content is None or stride is None:
+        from seg.predict import export
+
+        content, stride = export.onnx(bundle), bundle_lib.model(bundle).stride
+    return graphs.ENGINES[name](content, stride)
 
 
 def as_pixels(image: Image) -> np.ndarray:

@@ -44,8 +44,8 @@ def stitch(
 
     Parameters
     ----------
-    image : float32 [H, W, C], normalised.
-    run : float32 [batch_size, window, window, C] -> [..., K].
+    image : [H, W, C].
+    run : [batch_size, window, window, C] of its dtype -> float32 [..., K].
     window : side of a window, px.
     overlap : least share of a side that two neighbours share, in [0, 1).
     batch_size : windows in a call of `run`.
@@ -93,7 +93,7 @@ def strips(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (first row, float32 [h, W, K]) of finished rows, top to bottom.
 
-    `rows(top, bottom)` gives rows of the image, float32 [h, W, C]: at most
+    `rows(top, bottom)` gives rows of the image, [h, W, C]: at most
     `window` of them, asked for from the top down. `shape` is the image's
     (H, W). The other arguments are those of `stitch`.
     """
@@ -202,7 +202,7 @@ def _run_batches(
     batch_size: int,
 ) -> Iterator[np.ndarray]:
     while batch := list(itertools.islice(windows, batch_size)):
-        filled = np.zeros((batch_size, *batch[0].shape), np.float32)
+        filled = np.zeros((batch_size, *batch[0].shape), batch[0].dtype)
         filled[: len(batch)] = batch
         yield from np.asarray(run(filled))[: len(batch)]
 

@@ -28,7 +28,7 @@ def on_images(
         state: step.State, check: Callable[[], None]
     ) -> Mapping[str, float]:
         made = bundle.from_model(config, step.weights(state))
-        predict = predictor.Predictor(made, on_batch=check)
+        predict = predictor.Predictor(made, engine="jax", on_batch=check)
         seen = []
 
         def score(record: records.Record) -> predictor.Segmentation:

@@ -5,7 +5,21 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seg import normalize
 from seg.predict import bundle, engine
+from seg.predict.engine import xla
+
+NO_STATS = np.zeros((1, len(normalize.COLUMNS)), np.float32)
+
+
+def engine_of(network):
+    """Runs batches that are normalised already."""
+    tool = xla.Xla(network, "none")
+    return tool, lambda batch: tool.run(batch, NO_STATS)
+
+
+def run(network, batch):
+    return engine_of(network)[1](batch)
 
 
 def noise(*shape):
@@ -28,7 +42,7 @@ def in_eval_mode(network):
 
 def test_one_channel_is_a_sigmoid_of_the_networks_logits(network):
     batch = noise(2, 32, 32, 1)
-    found = engine.Engine(network).run(batch)
+    found = run(network, batch)
     graph, state = nnx.split(in_eval_mode(network))
     logits = jax.jit(lambda s, x: nnx.merge(graph, s)(x)["classes"])(
         state, batch
@@ -40,38 +54,38 @@ def test_one_channel_is_a_sigmoid_of_the_networks_logits(network):
 
 def test_several_channels_are_a_softmax(make_bundle):
     model = make_bundle(model__n_classes=3, classes=("background", "a", "b"))
-    found = engine.Engine(bundle.model(model)).run(noise(2, 32, 32, 1))
+    found = run(bundle.model(model), noise(2, 32, 32, 1))
     assert found.shape == (2, 32, 32, 3)
     np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-5)
     assert found.min() >= 0
 
 
 def test_a_tile_does_not_depend_on_its_batch(network):
-    run = engine.Engine(network).run
+    _, of = engine_of(network)
     batch = noise(2, 32, 32, 1)
     other = np.stack([batch[0], np.full((32, 32, 1), 9, np.float32)])
-    np.testing.assert_array_equal(run(batch)[0], run(other)[0])
+    np.testing.assert_array_equal(of(batch)[0], of(other)[0])
 
 
 def test_bfloat16_gives_float32_probabilities(make_bundle, network):
-    half = engine.Engine(bundle.model(make_bundle(model__dtype="bfloat16")))
+    half = bundle.model(make_bundle(model__dtype="bfloat16"))
     batch = noise(2, 32, 32, 1)
-    found = half.run(batch)
+    found = run(half, batch)
     assert found.dtype == np.float32
-    assert np.abs(found - engine.Engine(network).run(batch)).max() < 0.1
+    assert np.abs(found - run(network, batch)).max() < 0.1
 
 
 def test_another_engine_of_the_architecture_compiles_nothing(make_bundle):
     batch = noise(2, 32, 32, 1)
-    first = engine.Engine(bundle.model(make_bundle(seed=1))).run(batch)
-    before = engine._compiled._cache_size()
-    second = engine.Engine(bundle.model(make_bundle(seed=2))).run(batch)
-    assert engine._compiled._cache_size() == before
+    first = run(bundle.model(make_bundle(seed=1)), batch)
+    before = xla._compiled._cache_size()
+    second = run(bundle.model(make_bundle(seed=2)), batch)
+    assert xla._compiled._cache_size() == before
     assert np.abs(first - second).max() > 0.01
 
 
 def test_windows_fit_image_and_stride(network):
-    tool = engine.Engine(network)
+    tool, _ = engine_of(network)
     sizes = set()
     for side in range(1, 400):
         for tile in (32, 90, 256):
@@ -84,43 +98,41 @@ def test_windows_fit_image_and_stride(network):
     assert tool.window((50, 300), 256) == tool.window((300, 50), 256) == 256
 
 
-class Small(engine.Engine):
+class Small(xla.Xla):
     """An engine whose device holds `room` pixels."""
 
     def __init__(self, network, room):
-        super().__init__(network)
+        super().__init__(network, "none")
         self.room = room
         self.calls = []
 
-    def _call(self, batch):
+    def _call(self, batch, stats):
         self.calls.append(len(batch))
         if batch.size > self.room:
             raise jax.errors.JaxRuntimeError(
                 "RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes."
             )
-        return super()._call(batch)
+        return super()._call(batch, stats)
 
 
 def test_out_of_memory_halves_the_batch_once_and_for_all(network, caplog):
     tool = Small(network, 2 * 32 * 32)
     batch = noise(8, 32, 32, 1)
-    found = tool.run(batch)
-    wanted = [
-        engine.Engine(network).run(batch[i : i + 2]) for i in range(0, 8, 2)
-    ]
+    found = tool.run(batch, NO_STATS)
+    wanted = [run(network, batch[i : i + 2]) for i in range(0, 8, 2)]
     np.testing.assert_array_equal(found, np.concatenate(wanted))
     assert tool.calls == [8, 4, 2, 2, 2, 2]
     assert "2 windows of 32 px" in caplog.text
     tool.calls.clear()
-    tool.run(batch)
+    tool.run(batch, NO_STATS)
     assert tool.calls == [2, 2, 2, 2]
 
 
 def test_a_window_that_does_not_fit_is_told_apart(network):
     with pytest.raises(engine.OutOfMemory, match="RESOURCE_EXHAUSTED"):
-        Small(network, 5).run(noise(3, 32, 32, 1))
+        Small(network, 5).run(noise(3, 32, 32, 1), NO_STATS)
 
 
 def test_other_errors_pass(network):
     with pytest.raises(Exception, match=r"(?i)shape|dimension|channel"):
-        engine.Engine(network).run(noise(1, 32, 32, 2))
+        run(network, noise(1, 32, 32, 2))

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from seg import config, normalize
-from seg.predict import bundle, engine, export
+from seg.predict import bundle, export
+from seg.predict.engine import xla
 
 
 def images(*shape):
@@ -36,10 +37,11 @@ def test_one_program_equals_the_model_whatever_the_size(make_bundle, knobs):
     content = export.stablehlo(model)
     program = jax.export.deserialize(bytearray(content))
     assert program.platforms == ("cpu", "cuda", "tpu")
-    run = engine.Engine(bundle.model(model)).run
+    kind = model.config.data.normalize
+    run = xla.Xla(bundle.model(model), kind)._call
     channels = model.config.model.in_channels
     image, stats = images(3, 8, 24, channels)
-    wanted = run(normalize.apply(image, stats, model.config.data.normalize))
+    wanted = run(image, stats)
     found = np.asarray(program.call(image, stats))
     # XLA folds constants that are arguments to the engine's program.
     np.testing.assert_allclose(found, wanted, atol=1e-5, strict=True)

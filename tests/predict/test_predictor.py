@@ -11,7 +11,8 @@ from PIL import Image
 import seg
 from seg import config, images, normalize
 from seg.images import formats
-from seg.predict import blobs, bundle, engine, predictor, stitch
+from seg.predict import blobs, bundle, predictor, stitch
+from seg.predict.engine import xla
 
 
 def grey(*shape):
@@ -21,16 +22,17 @@ def grey(*shape):
 
 @pytest.fixture(scope="module")
 def use(tiny):
-    return predictor.Predictor(tiny)
+    return predictor.Predictor(tiny, engine="jax")
 
 
 def test_it_is_measure_stitch_and_detect(use, tiny):
     image = grey(50, 70, 1)
     found = use(image, probabilities=True)
     stats = normalize.measure(image)
+    run = xla.Xla(bundle.model(tiny), "percentile").run
     wanted = stitch.stitch(
-        normalize.apply(image, stats, "percentile"),
-        engine.Engine(bundle.model(tiny)).run,
+        image,
+        lambda batch: run(batch, stats),
         window=32,
         overlap=0.25,
         batch_size=4,
@@ -164,14 +166,14 @@ def test_a_network_that_gives_nan_is_refused(tiny):
 
 def test_few_windows_do_not_fill_a_batch_in_vain(tiny, monkeypatch):
     shapes = []
-    run = engine.Engine.run
+    run = xla.Xla.run
 
-    def seen(self, batch):
+    def seen(self, batch, stats):
         shapes.append(batch.shape[:2])
-        return run(self, batch)
+        return run(self, batch, stats)
 
-    monkeypatch.setattr(engine.Engine, "run", seen)
-    use = predictor.Predictor(tiny)
+    monkeypatch.setattr(xla.Xla, "run", seen)
+    use = predictor.Predictor(tiny, engine="jax")
     for shape in ((32, 32), (32, 50), (90, 90)):
         use.probabilities(grey(*shape))
     assert shapes == [(1, 32), (2, 32), *[(4, 32)] * 4]
@@ -195,21 +197,23 @@ def test_on_batch_stops_in_the_middle(tiny):
 
 def starve(monkeypatch, largest):
     """Makes the device too small for windows over `largest` px."""
-    call = engine.Engine._call
+    call = xla.Xla._call
 
-    def starved(self, batch):
+    def starved(self, batch, stats):
         if batch.shape[1] > largest:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: no room")
-        return call(self, batch)
+        return call(self, batch, stats)
 
-    monkeypatch.setattr(engine.Engine, "_call", starved)
+    monkeypatch.setattr(xla.Xla, "_call", starved)
 
 
 def test_out_of_memory_halves_the_window_and_says_so(tiny, monkeypatch, caplog):
     small = dataclasses.replace(tiny.config.predict, tile=16)
-    wanted = predictor.Predictor(tiny, small).probabilities(grey(40, 40))
+    wanted = predictor.Predictor(tiny, small, engine="jax").probabilities(
+        grey(40, 40)
+    )
     starve(monkeypatch, 16)
-    found = predictor.Predictor(tiny).probabilities(grey(40, 40))
+    found = predictor.Predictor(tiny, engine="jax").probabilities(grey(40, 40))
     np.testing.assert_array_equal(found, wanted)
     assert "windows of 16 px" in caplog.text
 
@@ -217,7 +221,7 @@ def test_out_of_memory_halves_the_window_and_says_so(tiny, monkeypatch, caplog):
 def test_no_window_that_fits_is_a_user_error(tiny, monkeypatch):
     starve(monkeypatch, 0)
     with pytest.raises(config.UserError, match="out of memory"):
-        predictor.Predictor(tiny).probabilities(grey(40, 40))
+        predictor.Predictor(tiny, engine="jax").probabilities(grey(40, 40))
 
 
 def test_load_takes_folders_workdirs_and_settings(tiny, tmp_path):

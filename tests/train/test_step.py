@@ -9,7 +9,7 @@ from flax import nnx
 from jax import export
 
 from seg import config, normalize
-from seg.predict import engine
+from seg.predict.engine import xla
 from seg.train import mesh, step
 
 PLAIN = {
@@ -313,9 +313,15 @@ def test_the_prediction_lowers_for_accelerators(platform, name):
 
     knobs = configured(model__name=name, **EVERYTHING | COLOUR)
     model = models.build(knobs.model, nnx.Rngs(0))
-    graph, state = engine.split(model)
+    graph, state = xla.split(model)
     program = export.export(
-        jax.jit(engine.apply, static_argnums=0), platforms=[platform]
-    )(graph, state, jax.ShapeDtypeStruct((2, 32, 48, 3), np.float32))
+        jax.jit(xla.apply, static_argnums=(0, 1)), platforms=[platform]
+    )(
+        graph,
+        "percentile",
+        state,
+        jax.ShapeDtypeStruct((2, 32, 48, 3), np.float32),
+        jax.ShapeDtypeStruct((2, 3, 7), np.float32),
+    )
     assert program.platforms == (platform,)
     assert program.out_avals[0].shape == (2, 32, 48, 3)

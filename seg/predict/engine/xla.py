@@ -1,0 +1,109 @@
+"""The network by JAX itself: on every device, compiled once for each shape.
+
+One program is kept on disk for the next process, and shared by all engines of
+one architecture: a validation in the middle of training compiles nothing that
+an earlier one has compiled.
+"""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from seg import compiler, normalize
+from seg.predict import engine
+
+_LOG = logging.getLogger(__name__)
+
+
+class Xla(engine.Engine):
+    """Probabilities of a network.
+
+    Parameters
+    ----------
+    model : what `models.build` or `bundle.model` gives. Its weights are taken
+        as they are now; later training does not change them.
+    kind : `data.normalize`.
+    """
+
+    name = "jax"
+
+    def __init__(self, model: nnx.Module, kind: str):
+        compiler.enable_cache()
+        super().__init__(model.stride)
+        self._kind = kind
+        self._graph, state = split(model)
+        self._state = jax.device_put(state)
+        self._fits: dict[int, int] = {}  # window -> windows in one call
+
+    def run(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
+        """As `Engine.run`; where memory runs out, in halves that fit."""
+        batch, stats = engine.as_float(batch, stats)
+        window = batch.shape[1]
+        n = self._fits.get(window, len(batch))
+        while True:
+            try:
+                parts = [
+                    self._call(batch[i : i + n], stats[i : i + n])
+                    for i in range(0, len(batch), n)
+                ]
+                return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                if not _is_memory(error):
+                    raise
+                if n == 1:
+                    raise engine.OutOfMemory(
+                        str(error).splitlines()[0]
+                    ) from error
+                n = (n + 1) // 2
+                self._fits[window] = n
+                _LOG.warning(
+                    "out of memory: %d windows of %d px at a time", n, window
+                )
+
+    def _call(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
+        return np.asarray(
+            _compiled(self._graph, self._kind, self._state, batch, stats)
+        )
+
+
+def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
+    """A network in prediction mode as structure and weights."""
+    return nnx.split(
+        nnx.view(
+            model,
+            use_running_average=True,
+            deterministic=True,
+            raise_if_not_found=False,
+        )
+    )
+
+
+def apply(
+    graph: nnx.GraphDef,
+    kind: str,
+    state: nnx.State,
+    image: jax.Array,
+    stats: jax.Array,
+) -> jax.Array:
+    """Probabilities float32 [B, H, W, K] of float32 [B, H, W, C]; pure.
+
+    stats float32 [B, C, S] of `normalize.measure`, kind is `data.normalize`.
+    """
+    image = normalize.apply(image, stats, kind)
+    logits = nnx.merge(graph, state)(image)["classes"].astype(jnp.float32)
+    if logits.shape[-1] == 1:
+        return jax.nn.sigmoid(logits)
+    return jax.nn.softmax(logits)
+
+
+_compiled = jax.jit(apply, static_argnums=(0, 1))
+
+
+def _is_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError) or any(
+        sign in text for sign in ("RESOURCE_EXHAUSTED", "Out of memory")
+    )
