@@ -3,7 +3,8 @@
 `prepare` writes `<data.dir>/<layout>/<digest>/`, whole or not at all: the
 records under `segmentation/<version>/` (any TFDS reader opens them with
 `tfds.builder_from_directory`) and `split.json`, which lists ids, groups and
-shapes by split, the digest of the raw files and the config. The digest covers
+shapes by split, the overlaps that data.overlaps resolved, the digest of the
+raw files and the config. The digest covers
 the raw files and each knob that changes a record, so changed raw data are
 another folder and never meant silently. `open` finds the folder again.
 
@@ -37,6 +38,7 @@ from seg.images import read
 gcs_utils._is_gcs_disabled = True  # the network is not asked, ever
 
 _INDEX = "split.json"
+_Index = dict[str, list[dict[str, Any]]]  # of each split: id, group, shape
 _DAMAGED = "{} is damaged; delete it and run launch.prepare again"
 
 
@@ -137,14 +139,29 @@ def prepare(
     source = layouts.source_digest(config)
     folder = places.folder(config, source)
     if (folder / _INDEX).is_file():
-        places.say(progress, f"already prepared in {folder}")
-        return _open(folder, config)
+        return _finished(folder, config, progress, "already prepared")
     if defects := layouts.verify(config):
         raise DefectsError(config.data.path, defects)
     with places.alone(folder.parent, progress):
         if not (folder / _INDEX).is_file():
             _build(config, source, stamp, folder, progress)
-    places.say(progress, f"prepared in {folder}")
+    return _finished(folder, config, progress, "prepared")
+
+
+def _finished(
+    folder: pathlib.Path, config: config_lib.Config, progress: bool, what: str
+) -> records.Records:
+    """Opens the folder, and says what there is to know of it."""
+    places.say(progress, f"{what} in {folder}")
+    overlaps = _index(folder).get("overlaps")  # older ones did not count them
+    if overlaps and overlaps["images"]:
+        places.say(
+            progress,
+            "masks of objects overlapped in {px} px of {images} images, "
+            "resolved by data.overlaps={policy}".format(
+                **overlaps, policy=config.data.overlaps
+            ),
+        )
     return _open(folder, config)
 
 
@@ -190,12 +207,13 @@ def _build(
         shutil.rmtree(left)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
-        index = _write_widening(config, splits, partial, progress)
+        index, overlaps = _write_widening(config, splits, partial, progress)
         about = {
             "digest": folder.name,
             "source": source,
             "stamp": stamp,
             "splits": index,
+            "overlaps": overlaps,
             "config": json.loads(config_lib.to_json(config)),
         }
         (partial / _INDEX).write_text(json.dumps(about, indent=1))
@@ -219,7 +237,7 @@ def _write_widening(
     splits: dict[str, list[layouts.Sample]],
     partial: pathlib.Path,
     progress: bool,
-) -> dict[str, list[dict[str, Any]]]:
+) -> tuple[_Index, dict[str, int]]:
     """`_write` in the narrowest dtype that holds every image."""
     dtype = np.dtype(np.uint8)
     while True:  # at most three times: uint8, uint16, float32
@@ -253,15 +271,23 @@ def _write(
     dtype: np.dtype,
     partial: pathlib.Path,
     progress: bool,
-) -> dict[str, list[dict[str, Any]]]:
-    """Writes the TFDS files into a folder; returns the index of the splits."""
-    index: dict[str, list[dict[str, Any]]] = {name: [] for name in splits}
+) -> tuple[_Index, dict[str, int]]:
+    """Writes the TFDS files into a folder.
+
+    Returns the index of the splits, and how many px of how many images
+    overlapped.
+    """
+    index: _Index = {name: [] for name in splits}
+    overlaps = {"px": 0, "images": 0}
     n_samples = sum(map(len, splits.values()))
     with places.progress(n_samples, progress) as advance:
 
         def generate(name: str) -> Iterator[records.Record]:
             for sample in splits[name]:
-                record = _record(sample, config.model.in_channels, dtype)
+                found = sample.load()
+                overlaps["px"] += found["overlap_px"]
+                overlaps["images"] += found["overlap_px"] > 0
+                record = _record(sample, found, config.model.in_channels, dtype)
                 shape = record["classes"].shape
                 index[name].append(
                     {"id": sample.id, "group": sample.group, "shape": shape}
@@ -283,14 +309,16 @@ def _write(
         with contextlib.redirect_stdout(io.StringIO()):  # it talks of downloads
             builder.download_and_prepare()
     shutil.rmtree(partial / "downloads", ignore_errors=True)
-    return index
+    return index, overlaps
 
 
 def _record(
-    sample: layouts.Sample, channels: int, dtype: np.dtype
+    sample: layouts.Sample,
+    found: dict[str, Any],
+    channels: int,
+    dtype: np.dtype,
 ) -> records.Record:
     """What is stored of a sample. Raises _WiderError if dtype is too small."""
-    found = sample.load()
     image = read.as_channels(found["image"], channels)
     if np.promote_types(image.dtype, dtype) != dtype:
         raise _WiderError(np.promote_types(image.dtype, dtype))

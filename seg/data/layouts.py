@@ -21,8 +21,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent import futures
-
-import numpy as np
+from typing import Any
 
 from seg import config as config_lib
 from seg import images
@@ -40,14 +39,14 @@ class Sample:
     id: unique. group: images of one source share it. split: train, val, test,
     or "" where `split.assign` is to decide.
     load: gives `image` [H, W, C] as stored, with C = model.in_channels,
-        `classes` uint8 [H, W] (255 not annotated), `labels` int32 [H, W];
-        raises ImageError.
+        `classes` uint8 [H, W] (255 not annotated), `labels` int32 [H, W],
+        `overlap_px` (pixels that several masks claimed); raises ImageError.
     """
 
     id: str
     group: str
     split: str
-    load: Callable[[], dict[str, np.ndarray]]
+    load: Callable[[], dict[str, Any]]
 
 
 def _dsb2018(tree: files.Tree) -> Found:
@@ -213,10 +212,10 @@ def _synthetic(config: config_lib.Config) -> list[Sample]:
     ]
 
 
-def _drawn(config: config_lib.Config, index: int) -> dict[str, np.ndarray]:
+def _drawn(config: config_lib.Config, index: int) -> dict[str, Any]:
     found = synthetic.draw(config.synthetic, index)
     image = read.as_channels(found["image"], config.model.in_channels)
-    return {**found, "image": image}
+    return {**found, "image": image, "overlap_px": 0}
 
 
 LAYOUTS: dict[str, Callable[[config_lib.Config], list[Sample]]] = {

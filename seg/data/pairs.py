@@ -6,7 +6,7 @@ error. So what `seg verify` lists is exactly what training would refuse.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,8 +54,8 @@ class Pair(NamedTuple):
 
 def load(
     tree: files.Tree, pair: Pair, config: config_lib.Config
-) -> dict[str, np.ndarray]:
-    """`image` [H, W, C] with C = model.in_channels, `classes`, `labels`.
+) -> dict[str, Any]:
+    """`image` [H, W, C] with C = model.in_channels, and `masks.Truth`'s.
 
     Raises ImageError for the first defect.
     """
@@ -67,7 +67,7 @@ def load(
 
 def examine(
     tree: files.Tree, pair: Pair, config: config_lib.Config
-) -> tuple[dict[str, np.ndarray] | None, list[Defect]]:
+) -> tuple[dict[str, Any] | None, list[Defect]]:
     """The record of a pair, None if there are defects, and all defects."""
     defects: list[Defect] = []
     image = _read(tree, pair.image, read.read_image, defects)
@@ -184,7 +184,7 @@ def _objects(
                 "mend them, or set data.overlaps to first or smallest",
             )
         )
-    return masks.from_ids(merged.labels)
+    return masks.from_ids(merged.labels)._replace(overlap_px=merged.overlap_px)
 
 
 def _defect(name: str, error: ValueError) -> Defect:

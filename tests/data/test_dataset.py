@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import shutil
@@ -316,3 +317,37 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
     with contextlib.suppress(ImportError):
         dataset.prepare(config_of(tmp_path, synthetic__seed=1))
         assert "7/7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("policy", ["first", "smallest"])
+def test_overlaps_that_were_resolved_are_counted_and_said(
+    tmp_path, capsys, policy
+):
+    for i in range(8):
+        for name in ("images", "masks"):
+            (tmp_path / "raw" / f"im{i}" / name).mkdir(parents=True)
+        image = np.random.default_rng(i).integers(0, 255, (20, 24), np.uint8)
+        if i == 7:  # all is read twice, in a wider dtype, but counted once
+            image = image.astype(np.uint16)
+        folder = tmp_path / "raw" / f"im{i}"
+        Image.fromarray(image).save(folder / "images" / "im.png")
+        for k in range(2):
+            mask = np.zeros((20, 24), np.uint8)
+            # 3 columns of 5 px in common, in three of the images
+            mask[2:7, 2 + 9 * k - 4 * (i < 3) * k :][:, :8] = 255
+            Image.fromarray(mask).save(folder / "masks" / f"{k}.png")
+    config = config_of(
+        tmp_path,
+        data__layout="dsb2018",
+        data__path=str(tmp_path / "raw"),
+        data__overlaps=policy,
+    )
+    line = (
+        "masks of objects overlapped in 45 px of 3 images, resolved by "
+        f"data.overlaps={policy}"
+    )
+    for _ in range(2):
+        dataset.prepare(config)
+        assert line in capsys.readouterr().err.splitlines()
+    about = json.loads((prepared_folder(config) / "split.json").read_text())
+    assert about["overlaps"] == {"px": 45, "images": 3}
