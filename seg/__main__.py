@@ -46,7 +46,7 @@ def predict(inputs: list[str]) -> int:
     The defaults of --predict.* are the model's own.
     """
     from seg.images import formats
-    from seg.predict import bulk, bundle
+    from seg.predict import bulk, bundle, engine
     from seg.train import stop
 
     if not inputs:
@@ -63,10 +63,10 @@ def predict(inputs: list[str]) -> int:
     model = bundle.load(folder)
     config = config_lib.replace(model.config, flags.overrides())
     config_lib.check(config)
-
     settings = {
         "seg": seg.__version__,
         "model": bundle.digest(model),
+        "engine": engine.choose(FLAGS.engine),
         "predict": dataclasses.asdict(config.predict),
     }
     with stop.Signals() as signals:
@@ -74,7 +74,14 @@ def predict(inputs: list[str]) -> int:
         def predictor() -> "Predictor":
             from seg.predict.predictor import Predictor
 
-            return Predictor(model, config.predict, on_batch=signals.check)
+            use = Predictor(
+                model,
+                config.predict,
+                engine=FLAGS.engine,
+                on_batch=signals.check,
+            )
+            bundle.keep(folder, use.bundle)
+            return use
 
         try:
             outcome = bulk.run(
@@ -103,6 +110,9 @@ def _predict_flags() -> None:
         "labels,overlay,csv",
         "what to write: labels, classes, overlay, boxes, crops, "
         "probabilities, csv",
+    )
+    absl_flags.DEFINE_string(
+        "engine", "auto", "what runs the network: auto, jax, onnx or openvino"
     )
     absl_flags.DEFINE_bool("overwrite", False, "do finished images again")
     absl_flags.DEFINE_string(
@@ -188,9 +198,10 @@ def info(inputs: list[str]) -> None:
 def export(inputs: list[str]) -> None:
     """seg export MODEL
 
-    Writes the model as one StableHLO program with its weights inside, for
-    CPU, CUDA and TPU: into the bundle, or to --out=FILE. It is compared with
-    the model before it is written.
+    Writes the model as one program with its weights and its normalisation
+    inside: StableHLO for CPU, CUDA and TPU, or ONNX (--format=onnx); into the
+    bundle, or to --out=FILE. It is compared with the model before it is
+    written.
     """
     from seg.images import write
     from seg.predict import bundle
@@ -200,19 +211,25 @@ def export(inputs: list[str]) -> None:
     if name.startswith(("runs:/", "models:/")):
         _given("out", "FILE")  # what is fetched from MLflow is a copy
     folder = seg.find(name)
-    content = export_lib.stablehlo(bundle.load(folder))
+    if FLAGS.format not in export_lib.FORMATS:
+        raise config_lib.ConfigError(
+            config_lib.unknown("format", FLAGS.format, export_lib.FORMATS)
+        )
+    file, make = export_lib.FORMATS[FLAGS.format]
+    content = make(bundle.load(folder))
     if FLAGS.out:
         target = pathlib.Path(FLAGS.out)
         with write.whole(target) as temporary:
             temporary.write_bytes(content)
     else:
-        target = folder / bundle.PROGRAM
-        bundle.add_files(folder, {bundle.PROGRAM: content})
+        target = folder / file
+        bundle.add_files(folder, {file: content})
     print(target)
 
 
 def _export_flags() -> None:
     absl_flags.DEFINE_string("out", None, "file; by default in the bundle")
+    absl_flags.DEFINE_string("format", "stablehlo", "stablehlo or onnx")
 
 
 def verify(inputs: list[str]) -> int:
@@ -226,7 +243,7 @@ def verify(inputs: list[str]) -> int:
     (name,) = _arguments(inputs, "DIR")
     config = config_lib.replace(flags.resolve(), {"data.path": name})
     if FLAGS.experiment or FLAGS["data.layout"].present:
-        defects = layouts.verify(config)
+        defects = layouts.verify(config, progress=sys.stderr.isatty())
     else:
         config, defects = _find_layout(config)
     for defect in defects:
@@ -255,7 +272,7 @@ def _find_layout(
     }
     layout = max(n_found, key=n_found.__getitem__)
     config = config_lib.replace(config, {"data.layout": layout})
-    return config, layouts.verify(config)
+    return config, layouts.verify(config, progress=sys.stderr.isatty())
 
 
 def track_sync(inputs: list[str]) -> None:

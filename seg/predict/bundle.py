@@ -163,6 +163,13 @@ def add_files(
     return _write(found, contents, folder)
 
 
+def keep(folder: str | os.PathLike, bundle: Bundle) -> None:
+    """Adds to the bundle in a folder the exports it has not, if it can."""
+    missing = bundle.exports.keys() - load(folder).exports.keys()
+    if missing and os.access(folder, os.W_OK):
+        add_files(folder, {name: bundle.exports[name] for name in missing})
+
+
 def _halved(array: np.ndarray) -> np.ndarray:
     if array.ndim < 2 or np.abs(array).max(initial=0) > np.finfo("f2").max:
         return array

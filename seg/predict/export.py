@@ -129,3 +129,10 @@ def _check(
             f"the exported program differs from the model by {worst:.2g} in "
             "the probabilities; nothing was written"
         )
+
+
+FORMATS = {
+    "stablehlo": (bundle_lib.PROGRAM, stablehlo),
+    "onnx": (bundle_lib.GRAPH, onnx),
+}
+"""Name -> (file in the bundle, what makes it)."""

@@ -63,7 +63,9 @@ class Predictor:
     ----------
     bundle : the model.
     predict : settings; by default those of the bundle.
-    engine : what runs the network, a name of `seg.predict.engine`.
+    engine : what runs the network, a name of `seg.predict.engine`. Some need
+        the model as a graph; where the bundle has none, it is made, and is in
+        `Predictor.bundle`.
     on_batch : called before each batch of windows; may raise to stop.
     """
 
@@ -80,7 +82,17 @@ class Predictor:
             config = dataclasses.replace(config, predict=predict)
         self.config = config_lib.check(config)
         self.classes = config.classes
-        self._engine = _engine(bundle, engine)
+        name = engines.choose(engine)
+        if name in engines.MODULES:
+            try:
+                bundle = _with_graph(bundle)
+            except config_lib.UserError as error:
+                if engine != "auto":
+                    raise
+                _LOG.warning("%s; JAX runs the network", error)
+                name = "jax"
+        self.bundle = bundle
+        self._engine = _engine(bundle, name)
         self._on_batch = on_batch
         self._tile = config.predict.tile
 
@@ -169,20 +181,27 @@ class Predictor:
         return stitch.collect(stream, shape)
 
 
+def _with_graph(bundle: bundle_lib.Bundle) -> bundle_lib.Bundle:
+    if bundle_lib.GRAPH in bundle.exports and bundle.stride:
+        return bundle
+    from seg.predict import export
+
+    return dataclasses.replace(
+        bundle,
+        exports={**bundle.exports, bundle_lib.GRAPH: export.onnx(bundle)},
+        stride=bundle_lib.model(bundle).stride,
+    )
+
+
 def _engine(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:
-    name = engines.choose(name)
     if name == "jax":
         from seg.predict.engine import xla
 
         return xla.Xla(bundle_lib.model(bundle), bundle.config.data.normalize)
     from seg.predict.engine import graphs
 
-    content, stride = bundle.exports.get(bundle_lib.GRAPH), bundle.stride
-    if content is None or stride is None:
-        from seg.predict import export
-
-        content, stride = export.onnx(bundle), bundle_lib.model(bundle).stride
-    return graphs.ENGINES[name](content, stride)
+    content = bundle.exports[bundle_lib.GRAPH]
+    return graphs.ENGINES[name](content, bundle.stride)
 
 
 def as_pixels(image: Image) -> np.ndarray:
