@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
             )
     try:
         if _VERIFY_ONLY.value:
-            if defects := layouts.verify(config):
+            if defects := layouts.verify(config, progress=True):
                 raise dataset.DefectsError(config.data.path, defects)
             print(f"no defects in {config.data.path or 'drawn data'}")
             return seg_flags.DONE

@@ -136,11 +136,11 @@ def prepare(
     """
     places.check_archive(config.data)
     stamp = layouts.source_stamp(config)
-    source = layouts.source_digest(config)
+    source = layouts.source_digest(config, progress)
     folder = places.folder(config, source)
     if (folder / _INDEX).is_file():
         return _finished(folder, config, progress, "already prepared")
-    if defects := layouts.verify(config):
+    if defects := layouts.verify(config, progress):
         raise DefectsError(config.data.path, defects)
     with places.alone(folder.parent, progress):
         if not (folder / _INDEX).is_file():
@@ -201,7 +201,7 @@ def _build(
     folder: pathlib.Path,
     progress: bool,
 ) -> None:
-    samples = layouts.scan(config)
+    samples = layouts.scan(config, progress)
     splits = _by_split(samples, config)
     for left in folder.parent.glob(".*.partial"):  # by a killed preparation
         shutil.rmtree(left)

@@ -162,13 +162,21 @@ def open_tree(path: str) -> Tree:
     )
 
 
-def digest(tree: Tree) -> str:
+def digest(tree: Tree, advance: Callable[[], None] = lambda: None) -> str:
     """sha256 over the name, the size and the CRC-32 of every image file.
 
     It depends on names and contents alone: a copy, an unpacked zip and its zip
     have the same digest; times, and files that are no images, do not count.
+
+    advance: called after each file.
     """
-    return _sha256(tree, tree.crc)
+
+    def mark(name: str) -> int:
+        found = tree.crc(name)
+        advance()
+        return found
+
+    return _sha256(tree, mark)
 
 
 def stamp(tree: Tree) -> str:

@@ -23,9 +23,11 @@ from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any
 
+import numpy as np
+
 from seg import config as config_lib
 from seg import images
-from seg.data import files, folders, pairs, siblings, split, synthetic
+from seg.data import files, folders, pairs, places, siblings, split, synthetic
 from seg.data.pairs import Defect, Pair
 from seg.images import read
 
@@ -121,8 +123,10 @@ _WANTS = {
 }
 
 
-def scan(config: config_lib.Config) -> list[Sample]:
+def scan(config: config_lib.Config, progress: bool = False) -> list[Sample]:
     """The samples of a config, sorted by id, none of them read but for groups.
+
+    progress: show how far that reading is, as `places.progress`.
 
     Raises UserError where the files are not as the layout wants them.
     """
@@ -131,10 +135,11 @@ def scan(config: config_lib.Config) -> list[Sample]:
         raise config_lib.ConfigError(
             config_lib.unknown("data.layout", layout, LAYOUTS)
         )
-    return sorted(LAYOUTS[layout](config), key=lambda sample: sample.id)
+    found = LAYOUTS[layout](config, progress)
+    return sorted(found, key=lambda sample: sample.id)
 
 
-def _from_files(config: config_lib.Config) -> list[Sample]:
+def _from_files(config: config_lib.Config, progress: bool) -> list[Sample]:
     data = config.data
     tree = files.open_tree(data.path)
     found, defects = FINDERS[data.layout](tree)
@@ -147,7 +152,7 @@ def _from_files(config: config_lib.Config) -> list[Sample]:
         raise config_lib.UserError(str(_nothing(data)))
     if data.split == "group":
         found = [pair._replace(split="") for pair in found]
-    groups = _groups(tree, found, data)
+    groups = _groups(tree, found, data, progress)
     samples = [
         Sample(
             pair.id,
@@ -171,16 +176,24 @@ def _nothing(data: config_lib.Data) -> Defect:
 
 
 def _groups(
-    tree: files.Tree, found: list[Pair], data: config_lib.Data
+    tree: files.Tree,
+    found: list[Pair],
+    data: config_lib.Data,
+    progress: bool,
 ) -> dict[str, str]:
     published = any(pair.split for pair in found)
     if data.layout == "dsb2018" or (
         data.layout == "stardist" and not published
     ):
-        return siblings.groups(
-            (p.id, read.read_image(tree.read(p.image), name=p.image))
-            for p in found
-        )
+        with places.progress(len(found), progress, "grouped") as advance:
+
+            def read_images() -> Iterator[tuple[str, np.ndarray]]:
+                for p in found:
+                    name = p.image
+                    yield p.id, read.read_image(tree.read(name), name=name)
+                    advance()
+
+            return siblings.groups(read_images())
     own = {pair.id: pair.id for pair in found}
     folder = {pair.id: pair.id.rpartition("/")[0] for pair in found}
     if not published and len(set(folder.values())) >= 3:
@@ -196,7 +209,7 @@ def _groups(
     return own
 
 
-def _synthetic(config: config_lib.Config) -> list[Sample]:
+def _synthetic(config: config_lib.Config, progress: bool) -> list[Sample]:
     spec = config.synthetic
     counts = {"train": spec.n_train, "val": spec.n_val, "test": spec.n_test}
     names = [name for name, n in counts.items() for _ in range(n)]
@@ -218,14 +231,16 @@ def _drawn(config: config_lib.Config, index: int) -> dict[str, Any]:
     return {**found, "image": image, "overlap_px": 0}
 
 
-LAYOUTS: dict[str, Callable[[config_lib.Config], list[Sample]]] = {
+LAYOUTS: dict[str, Callable[[config_lib.Config, bool], list[Sample]]] = {
     **dict.fromkeys(FINDERS, _from_files),
     "synthetic": _synthetic,
 }
 
 
-def verify(config: config_lib.Config) -> list[Defect]:
+def verify(config: config_lib.Config, progress: bool = False) -> list[Defect]:
     """All that is wrong with the files of a config; reads every one of them.
+
+    progress: show how far it is, as `places.progress`.
 
     Raises UserError where data.path cannot be opened at all.
     """
@@ -240,9 +255,13 @@ def verify(config: config_lib.Config) -> list[Defect]:
         return pairs.examine(tree, pair, config)[1]
 
     # decoders let go of the interpreter's lock: threads help
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        places.progress(len(found), progress, "checked") as advance,
+        futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         for more in pool.map(examine, found):
             defects += more
+            advance()
     if config.data.split != "group":
         defects += _leaks(tree, found)
     return sorted(set(defects))
@@ -272,15 +291,22 @@ def source_stamp(config: config_lib.Config) -> str:
     return files.stamp(files.open_tree(config.data.path))
 
 
-def source_digest(config: config_lib.Config) -> str:
+def source_digest(config: config_lib.Config, progress: bool = False) -> str:
     """sha256 of what the records are made from.
 
     Of files: their names and contents, see `files.digest`. Of drawn data: the
     knobs, and a small image that is drawn with them, so that a change of the
     drawing is seen as well.
+
+    progress: show how far it is, as `places.progress`.
     """
     if config.data.layout != "synthetic":
-        return files.digest(files.open_tree(config.data.path))
+        tree = files.open_tree(config.data.path)
+        n_files = sum(map(files.is_image, tree.names))
+        # a zip lists the sums of its files: that takes no time
+        shown = progress and isinstance(tree, files.Folder)
+        with places.progress(n_files, shown, "read", "file") as advance:
+            return files.digest(tree, advance)
     spec = config.synthetic
     small = dataclasses.replace(
         spec,

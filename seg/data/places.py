@@ -12,6 +12,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import util
 from typing import Any
 
 from seg import config as config_lib
@@ -92,12 +93,17 @@ def alone(root: pathlib.Path, progress: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
-    """Yields what to call after each of `total` images."""
-    if shown and sys.stderr.isatty():
+def progress(
+    total: int, shown: bool, what: str = "prepared", unit: str = "image"
+) -> Iterator[Callable[[], None]]:
+    """Yields what to call after each of `total` images.
+
+    what: was done to them.
+    """
+    if shown and sys.stderr.isatty() and util.find_spec("tqdm"):
         import tqdm
 
-        with tqdm.tqdm(total=total, desc="preparing", unit="image") as bar:
+        with tqdm.tqdm(total=total, desc=what, unit=unit) as bar:
             yield lambda: bar.update() and None
         return
     done, started = 0, time.monotonic()
@@ -108,7 +114,7 @@ def progress(total: int, shown: bool) -> Iterator[Callable[[], None]]:
         # ten lines, however many images
         if done * 10 // total > (done - 1) * 10 // total:
             seconds = time.monotonic() - started
-            say(shown, f"prepared {done} of {total} images, {seconds:.0f} s")
+            say(shown, f"{what} {done} of {total} {unit}s, {seconds:.0f} s")
 
     yield advance
 

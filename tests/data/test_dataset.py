@@ -21,7 +21,7 @@ from PIL import Image
 
 from seg import config as config_lib
 from seg import normalize
-from seg.data import dataset, files, synthetic
+from seg.data import dataset, files, layouts, synthetic
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -351,3 +351,28 @@ def test_overlaps_that_were_resolved_are_counted_and_said(
         assert line in capsys.readouterr().err.splitlines()
     about = json.loads((prepared_folder(config) / "split.json").read_text())
     assert about["overlaps"] == {"px": 45, "images": 3}
+
+
+def test_each_phase_that_reads_the_files_says_how_far_it_is(raw, capsys):
+    config = folder_config(raw)
+    config = config_lib.replace(config, {"data.layout": "stardist"})
+    dataset.prepare(config)
+    lines = capsys.readouterr().err.splitlines()
+    last = ("read 12 of 12 files", "checked 6 of 6 images")
+    last += ("grouped 6 of 6 images", "prepared 6 of 6 images")
+    at = [[line.startswith(x) for line in lines].index(True) for x in last]
+    assert at == sorted(at) and len(lines) <= 41
+    dataset.prepare(config, progress=False)
+    assert layouts.verify(config) == [] and layouts.scan(config)
+    assert not capsys.readouterr().err
+
+
+def test_the_sums_of_a_zip_take_no_time_and_no_lines(raw, capsys):
+    archive = shutil.make_archive(str(raw / "raw"), "zip", raw / "raw")
+    config = folder_config(raw)
+    layouts.source_digest(
+        config_lib.replace(config, {"data.path": archive}), progress=True
+    )
+    assert not capsys.readouterr().err
+    layouts.source_digest(config, progress=True)
+    assert "read 12 of 12 files" in capsys.readouterr().err
