@@ -214,7 +214,7 @@ def _build(
             "stamp": stamp,
             "splits": index,
             "overlaps": overlaps,
-            "config": json.loads(config_lib.to_json(config)),
+            "config": records.stored(config),
         }
         (partial / _INDEX).write_text(json.dumps(about, indent=1))
         os.replace(partial, folder)

@@ -122,6 +122,16 @@ class Records:
         return self._size
 
 
+def stored(config: config_lib.Config) -> dict[str, Any]:
+    """The config as it is kept beside records, in JSON's types.
+
+    Without track.uri, which may hold a password: records are copied and
+    shared, and have no use for it.
+    """
+    shared = config_lib.replace(config, {"track.uri": ""})
+    return json.loads(config_lib.to_json(shared))
+
+
 def pack(
     records: Records,
     config: config_lib.Config,
@@ -139,7 +149,7 @@ def pack(
         "format": _FORMAT,
         "digest": records.digest,
         "index": {split: records.index[split] for split in splits},
-        "config": json.loads(config_lib.to_json(config)),
+        "config": stored(config),
     }
     with (
         write.whole(pathlib.Path(path)) as temporary,

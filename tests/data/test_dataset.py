@@ -206,6 +206,17 @@ def test_prepared_data_are_enough_where_the_raw_files_are_not(raw):
     assert dataset.open(config).digest == first.digest
 
 
+def test_a_password_is_not_kept_and_makes_no_other_data(tmp_path):
+    secret = {"track.uri": "https://me:hunter2@host"}
+    config = config_of(tmp_path)
+    private = config_lib.replace(config, secret)
+    first = dataset.prepare(private, progress=False)
+    assert first.digest == dataset.open(private).digest
+    assert first.digest == dataset.open(config).digest
+    index = prepared_folder(config) / "split.json"
+    assert "hunter2" not in index.read_text()
+
+
 def test_defects_are_listed_and_nothing_is_written(raw):
     (raw / "raw" / "masks" / "im1.png").unlink()
     (raw / "raw" / "images" / "im2.png").write_bytes(b"no image")

@@ -140,6 +140,15 @@ def test_a_pack_holds_the_same_records(tmp_path, labelled):
         assert packed.get("train", 0)["labels"] is None
 
 
+def test_a_pack_keeps_no_password(tmp_path):
+    secret = {"track.uri": "https://me:hunter2@host", "train.seed": 4}
+    config = config_lib.replace(CONFIG, secret)
+    records.pack(in_memory(), config, tmp_path / "p.npz")
+    assert b"hunter2" not in np.load(tmp_path / "p.npz")["about"].tobytes()
+    packed = records.open_pack(tmp_path / "p.npz")
+    assert packed.config == config_lib.replace(CONFIG, {"train.seed": 4})
+
+
 def test_the_test_split_is_packed_on_request(tmp_path):
     records.pack(in_memory(), CONFIG, tmp_path / "p.npz", records.SPLITS)
     assert records.open_pack(tmp_path / "p.npz").n("test") == 1
