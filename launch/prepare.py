@@ -16,14 +16,17 @@ from absl import flags
 from seg import config as config_lib
 from seg import flags as seg_flags
 
-seg_flags.define()
-_VERIFY_ONLY = flags.DEFINE_bool(
-    "verify_only", False, "check the raw files, no more"
-)
-_PACK = flags.DEFINE_string("pack", "", "npz file to write the records to")
-_PACK_SPLITS = flags.DEFINE_list(
-    "pack_splits", ["train", "val"], "what to pack: train, val, test"
-)
+FLAGS = flags.FLAGS
+
+
+def define() -> None:
+    """The flags of this command."""
+    seg_flags.define()
+    flags.DEFINE_bool("verify_only", False, "check the raw files, no more")
+    flags.DEFINE_string("pack", "", "npz file to write the records to")
+    flags.DEFINE_list(
+        "pack_splits", ["train", "val"], "what to pack: train, val, test"
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -33,13 +36,13 @@ def main(argv: list[str]) -> int:
     # TFDS takes a second to import: only after the flags are right.
     from seg.data import dataset, layouts, records
 
-    for split in _PACK_SPLITS.value:
+    for split in FLAGS.pack_splits:
         if split not in records.SPLITS:
             raise config_lib.ConfigError(
                 config_lib.unknown("split", split, records.SPLITS)
             )
     try:
-        if _VERIFY_ONLY.value:
+        if FLAGS.verify_only:
             if defects := layouts.verify(config, progress=True):
                 raise dataset.DefectsError(config.data.path, defects)
             print(f"no defects in {config.data.path or 'drawn data'}")
@@ -51,11 +54,12 @@ def main(argv: list[str]) -> int:
         raise
     for split in records.SPLITS:
         print(f"{split}: {prepared.n(split)} images")
-    if _PACK.value:
-        records.pack(prepared, config, _PACK.value, _PACK_SPLITS.value)
-        print(f"packed {', '.join(_PACK_SPLITS.value)} into {_PACK.value}")
+    if FLAGS.pack:
+        records.pack(prepared, config, FLAGS.pack, FLAGS.pack_splits)
+        print(f"packed {', '.join(FLAGS.pack_splits)} into {FLAGS.pack}")
     return seg_flags.DONE
 
 
 if __name__ == "__main__":
+    define()
     seg_flags.run(main)

@@ -110,8 +110,23 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(folder):
         (["--pack_splits=trian"], "did you mean train"),
     ],
 )
-def test_what_a_user_can_mend_is_one_line_and_2(folder, arguments, message):
-    result = command(folder, *arguments)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert len(result.stderr.splitlines()) == 1 and not result.stdout
+def test_what_a_user_can_mend_is_one_line_and_2(
+    folder, launch, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(folder)
+    status, out, err = launch("prepare", *arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1 and not out
+
+
+def test_a_password_of_mlflow_is_in_nothing_that_is_prepared(folder):
+    arguments = ["--experiment=drawn.py", "--pack=p.npz"]
+    secret = "--track.uri=https://me:hunter2@host"
+    result = command(folder, *arguments, secret)
+    assert result.returncode == 0, result.stderr
+    assert records.open_pack(folder / "p.npz").config.track.uri == ""
+    with np.load(folder / "p.npz") as pack:
+        assert b"hunter2" not in pack["about"].tobytes()
+    for path in (folder / "data").rglob("*"):
+        assert path.is_dir() or b"hunter2" not in path.read_bytes(), path
