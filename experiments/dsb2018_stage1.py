@@ -25,7 +25,7 @@ def get_config() -> config.Config:
         ),
         augment=config.Augment(scale=0.3, invert=0.1),
         optim=config.Optim(learning_rate=3e-3, ema=0.99),
-        train=config.Train(epochs=3),
+        train=config.Train(epochs=6),
         predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="dsb2018"),
     )

