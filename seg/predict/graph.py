@@ -267,6 +267,10 @@ class _Graph:
         root = self._elementwise("Sqrt", values, shape)
         return self._elementwise("Reciprocal", [root], shape)
 
+    def _erfc(self, values, params, shape, aval) -> _Tensor:
+        erf = self._elementwise("Erf", values, shape)
+        return self._elementwise("Sub", [np.array(1, np.float32), erf], shape)
+
     def _select_n(self, values, params, shape, aval) -> _Tensor:
         which, off, on = values
         return self._elementwise("Where", [which, on, off], shape)

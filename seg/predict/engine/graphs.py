@@ -8,6 +8,7 @@ one pixel in a thousand would change sides, float32 stays.
 import logging
 import os
 import pathlib
+import sys
 
 import numpy as np
 
@@ -59,7 +60,9 @@ class OpenVino(_Graph):
     name = "openvino"
 
     def __init__(self, content: bytes, stride: int, dtype: str = ""):
-        os.environ.setdefault("OPENVINO_TELEMETRY_OPT_OUT", "1")
+        # It would call home at its import, from a forked process; without the
+        # package for that it does not.
+        sys.modules.setdefault("openvino_telemetry", None)
         import openvino
 
         super().__init__(stride)
