@@ -94,6 +94,8 @@ def test_the_constraints_fit_every_requirement(setup):
     for name, extra in extras(setup).items():
         needs += extra if name not in NOT_IN_ALL else []
     for need in needs:
+        if need.name == "seg":  # another extra
+            continue
         if need.marker is None or need.marker.evaluate():
             assert need.specifier.contains(
                 pins[names.canonicalize_name(need.name)]
