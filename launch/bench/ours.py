@@ -80,13 +80,14 @@ def train_step(
 def predict(
     folder: pathlib.Path, *, dtype: str, batch_size: int, side: int, width: int
 ) -> Side:
-    """A batch of tiles through `seg.predict.engine`, from and to NumPy."""
+    """A batch of tiles by the engine that `auto` takes, from and to NumPy."""
     from flax import nnx
 
     from seg import models
-    from seg.predict.engine import xla
+    from seg.predict import bundle, engine, export
+    from seg.predict.engine import graphs, xla
 
-    config = network(dtype, width)
+    config = network("float32", width)
     model = models.build(config.model, nnx.Rngs(0))
     state = {
         "params": nnx.state(model, nnx.Param),
@@ -94,11 +95,64 @@ def predict(
     }
     data = batch(batch_size, side)
     _hand_over(folder, state, data)
-    run = xla.Xla(model, config.data.normalize)
+    name = engine.choose("auto")
+    if name == "jax":
+        run = xla.Xla(model, config.data.normalize)
+    else:
+        content = export.onnx(bundle.from_model(config, model))
+        hint = {"float32": "f32", "bfloat16": "bf16"}[dtype]
+        run = graphs.ENGINES[name](content, model.stride, hint)
     stats = data["stats"][0]
-    found = run.run(data["image"], stats)
-    np.save(folder / "probabilities.npy", found)
-    return lambda: run.run(data["image"], stats), _about()
+    np.save(folder / "probabilities.npy", run.run(data["image"], stats))
+    about = {**_about(), "engine": name}
+    return lambda: run.run(data["image"], stats), about
+
+
+def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> Side:
+    """A probability map to labels and a table: `seg.predict.blobs`."""
+    from seg.predict import blobs
+
+    map_, image = discs(side, n_objects)
+    np.savez(folder / "map.npz", map=map_, image=image)
+    settings = config_lib.Predict()
+    names = ("background", "nucleus")
+
+    def once() -> blobs.Blobs:
+        return blobs.detect(map_, image, settings, names)
+
+    found = once()
+    np.savez(
+        folder / "found.npz",
+        labels=found.labels,
+        **{
+            name: [row[name] for row in found.table]
+            for name in ("area_px", "eccentricity", "solidity")
+        },
+    )
+    return once, {"program": "seg", "threads": 1, "objects": len(found.table)}
+
+
+def discs(side: int, n_objects: int) -> tuple[np.ndarray, np.ndarray]:
+    """A map [H, W, 1] with ellipses on a jittered grid, and an image."""
+    rng = np.random.default_rng(0)
+    per_row = round(n_objects**0.5)
+    pitch = side // per_row
+    rows, cols = np.mgrid[:pitch, :pitch] - (pitch - 1) / 2
+    map_ = np.zeros((side, side, 1), np.float32)
+    for i in range(per_row):
+        for j in range(per_row):
+            a, b = rng.uniform(0.25, 0.48, 2) * pitch
+            turn = rng.uniform(0, np.pi)
+            along = rows * np.cos(turn) + cols * np.sin(turn)
+            across = cols * np.cos(turn) - rows * np.sin(turn)
+            inside = (along / a) ** 2 + (across / b) ** 2 < 1
+            box = (
+                slice(i * pitch, (i + 1) * pitch),
+                slice(j * pitch, (j + 1) * pitch),
+            )
+            map_[(*box, 0)] = 0.1 + 0.8 * inside
+    image = rng.integers(0, 255, (side, side, 1), dtype=np.uint8)
+    return map_, image
 
 
 def _hand_over(
