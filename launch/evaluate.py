@@ -10,11 +10,16 @@ run that was trained there. Exit status: 0 done, 2 bad input.
 
 import dataclasses
 import pathlib
+import typing
+from typing import Any
 
 from absl import flags
 
 from seg import config as config_lib
 from seg import flags as seg_flags
+
+if typing.TYPE_CHECKING:
+    from seg.predict import bundle
 
 FLAGS = flags.FLAGS
 
@@ -40,12 +45,22 @@ def main(argv: list[str]) -> int:
     from seg.train import run
 
     workdir = None if FLAGS.model else seg_flags.workdir()
+    if workdir and (workdir / "model.json").is_file():
+        raise config_lib.UserError(
+            f"--workdir={workdir} is a model, no run; give "
+            f"--model={workdir} --out=DIR"
+        )
+    if FLAGS.model and not FLAGS.out:
+        raise config_lib.UserError(
+            "where shall the results go? give --out=DIR with --model"
+        )
     found = bundle.load(seg.find(FLAGS.model or workdir))
     config = _config(found.config, workdir)
-    predict = predictor.Predictor(found, config.predict)
+    # JAX, as in the validations: scores compare, whatever is installed here
+    predict = predictor.Predictor(found, config.predict, engine="jax")
     data = run.records_of(config, FLAGS.tiles)
     split = FLAGS.split
-    out = pathlib.Path(FLAGS.out or (workdir or pathlib.Path()) / split)
+    out = pathlib.Path(FLAGS.out or workdir / split)
     try:  # before it is known what to write there
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,6 +78,7 @@ def main(argv: list[str]) -> int:
         ),
         folder=out,
         n_overlays=config.track.n_overlays,
+        settings=_settings(found, config),
     )
     table = {config.model.name: scores}
     if FLAGS.baseline:
@@ -73,6 +89,18 @@ def main(argv: list[str]) -> int:
     if workdir is not None:
         run.record(config, workdir, found.meta["step"], scores)
     return seg_flags.DONE
+
+
+def _settings(
+    found: "bundle.Bundle", config: config_lib.Config
+) -> dict[str, Any]:
+    """What the scores were measured with: the model, and how it predicted."""
+    from seg.predict import bundle
+
+    return {"model": bundle.digest(found)} | {
+        f"predict.{name}": value
+        for name, value in dataclasses.asdict(config.predict).items()
+    }
 
 
 def _config(

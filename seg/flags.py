@@ -105,7 +105,10 @@ def load_experiment(path: str) -> config_lib.Config:
     if not file.is_file():
         raise config_lib.ConfigError(f"--experiment={path}: no such file")
     if file.suffix == ".json":
-        return config_lib.from_json(file.read_text())
+        config = config_lib.from_json(file.read_text())
+        if "***" in config.track.uri:  # a password, which is kept nowhere
+            config = config_lib.replace(config, {"track.uri": ""})
+        return config
     module = experiment_module(file)
     try:
         config = module.get_config()
@@ -164,6 +167,10 @@ def workdir() -> pathlib.Path:
         raise config_lib.ConfigError(
             "where is the run? give --workdir=DIR, or --experiment=FILE and "
             "it is runs/FILE"
+        )
+    if FLAGS.experiment.endswith(".json"):
+        raise config_lib.ConfigError(
+            f"--experiment={FLAGS.experiment} repeats a run; give --workdir=DIR"
         )
     return pathlib.Path("runs") / pathlib.Path(FLAGS.experiment).stem
 

@@ -324,12 +324,17 @@ def test_ctrl_c_before_the_training_is_one_line():
     pathlib.Path("slow.py").write_text(
         "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)"
     )
+    # a test run in the background of a shell ignores Ctrl-C
+    heed = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    train = ["-m", "launch.train", "--experiment=slow.py"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "launch.train", "--experiment=slow.py"],
+        [sys.executable, "-c", heed, *train],
         stderr=subprocess.PIPE,
         text=True,
-        # a test run in the background of a shell ignores Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while not pathlib.Path("here").exists():
         assert process.poll() is None

@@ -172,6 +172,7 @@ def write_all(
     scores = {
         "split": report.split,
         "n_images": len(report.rows),
+        "settings": dict(report.settings),
         "metrics": {
             name: None if math.isnan(value) else value
             for name, value in report.metrics.items()

@@ -42,6 +42,7 @@ class Report:
         names; empty if not asked for.
     rows : scores by image, with `artifacts.IMAGE_FIELDS`.
     files : what was written, as {path: folder of the artifact}.
+    settings : what the scores were measured with, JSON values.
     """
 
     split: str
@@ -49,6 +50,7 @@ class Report:
     intervals: dict[str, tuple[float, float]]
     rows: list[dict[str, Any]]
     files: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def summary(self, names: Sequence[str] | None = None) -> str:
         """A table of scores in Markdown; by default of all of them."""
@@ -64,6 +66,7 @@ def evaluate(
     folder: str | os.PathLike[str] | None = None,
     n_overlays: int = 8,
     intervals: bool = True,
+    settings: Mapping[str, Any] | None = None,
 ) -> Report:
     """Scores `predict` on every record.
 
@@ -80,6 +83,7 @@ def evaluate(
         scores.json and summary.md; None: nothing is written.
     n_overlays : images drawn, half of them the worst, half the best.
     intervals : bootstrap, a second or two.
+    settings : see `Report`.
 
     Raises
     ------
@@ -114,6 +118,7 @@ def evaluate(
         {f"{split}/{name}": value for name, value in scores.items()},
         {f"{split}/{name}": pair for name, pair in bounds.items()},
         rows,
+        settings=settings or {},
     )
     if folder is not None:
         files = artifacts.write_all(

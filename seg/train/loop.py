@@ -40,6 +40,8 @@ class Job:
     on_best : called with (state, metrics) when a validation is the best yet;
         without validation, whenever one is due.
     signals : what to stop on, an entered context.
+    changed : whether config or data differ from those of an earlier run here;
+        else a training that is done stays so.
     """
 
     config: config_lib.Config
@@ -54,6 +56,7 @@ class Job:
     on_best: Callable[[step_lib.State, Mapping[str, float]], None]
     tracker: Any
     signals: stop_lib.Signals
+    changed: bool = False
 
 
 @dataclasses.dataclass
@@ -61,11 +64,13 @@ class Course:
     """What a resumed run must know beside its state; saved as JSON."""
 
     validated: int = 0  # the last step that was validated
-    best: float | None = None  # value of train.monitor
+    monitor: str = ""  # train.monitor and whether its max or min is best
+    best: float | None = None  # its value
     best_step: int = 0
     worse: int = 0  # validations since the best one
     seconds: float = 0.0  # of training, over all resumptions
     done: bool = False
+    window: list[Any] = dataclasses.field(default_factory=list)  # not logged
 
 
 def train(job: Job) -> Course:
@@ -86,9 +91,12 @@ def train(job: Job) -> Course:
     restored = checkpoints.restore(job.state)
     at, state, meta = restored or (0, job.state, {})
     course = Course(**meta)
-    if course.done and not knobs.resume_changed:
+    if course.done and not job.changed:
         return course
     course.done = False
+    monitor = f"{knobs.monitor} {_mode(knobs)}"
+    if course.monitor != monitor:  # scores of another kind compare with none
+        course.monitor, course.best, course.worse = monitor, None, 0
     if restored:
         _log.info("resuming at step %d of %d", at, job.n_steps)
     began, before = time.monotonic(), course.seconds
@@ -100,20 +108,22 @@ def train(job: Job) -> Course:
         learning_rate=optim.schedule(job.config.optim, job.n_steps),
         tracker=job.tracker,
         workdir=job.workdir,
+        window=course.window,
     )
 
     def save(best: bool = False) -> None:
         course.seconds = before + time.monotonic() - began
+        course.window = meter.window()
         checkpoints.save(at, state, dataclasses.asdict(course), best=best)
 
     with meter:
-        batches = meter.waiting(job.batches(at))
+        batches = meter.waiting(job.batches(min(at, job.n_steps)))
         best = False
         try:
             while True:
                 # --------------------------------- validate, save, stop
                 # A signal in mid-validation left it to be made up for here.
-                finished = at == job.n_steps
+                finished = at >= job.n_steps
                 due = at and (finished or at % job.eval_every == 0)
                 if due and course.validated != at:
                     meter.log()  # nothing that is not finite is ever saved
@@ -141,7 +151,6 @@ def train(job: Job) -> Course:
             course.done = True
             save(best)
         except stop_lib.Interrupted:
-            meter.log()
             save()
             raise
     return course

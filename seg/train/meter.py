@@ -37,6 +37,7 @@ class Meter:
     batch_size : tiles of a step.
     learning_rate : from a step to its rate.
     workdir : where `nonfinite.json` is left.
+    window : of an earlier meter, whose steps are logged with the next ones.
     """
 
     def __init__(
@@ -48,13 +49,16 @@ class Meter:
         learning_rate: Callable[[int], Any],
         tracker: Any,
         workdir: pathlib.Path,
+        window: Iterable[tuple[int, Mapping[str, float]]] = (),
     ):
         self._n_steps, self._at = n_steps, start
         self._batch_size = batch_size
         self._learning_rate = learning_rate
         self._tracker = tracker
         self._workdir = workdir
-        self._pending: list[tuple[int, Any, Mapping[str, jax.Array]]] = []
+        self._pending: list[tuple[int, Any, Mapping[str, Any]]]
+        self._pending = [(at, (), values) for at, values in window]
+        self._resumed = len(self._pending)
         self._running: collections.deque[jax.Array] = collections.deque()
         self._notes: dict[str, float] = {}
         self._waited = 0.0
@@ -114,12 +118,10 @@ class Meter:
         """
         if not self._pending:
             return
-        pending, self._pending = self._pending, []
-        metrics = [jax.device_get(values) for _, _, values in pending]
-        for (at, ids, _), values in zip(pending, metrics, strict=True):
-            if not all(np.isfinite(v) for v in values.values()):
-                raise self._not_finite(at, ids, values)
-        at = pending[-1][0]
+        window = self.window()
+        self._pending = []
+        metrics = [values for _, values in window]
+        at = window[-1][0]
         now = time.monotonic()
         seconds = max(now - self._since - self._paused, 1e-9)
         values = {
@@ -127,12 +129,26 @@ class Meter:
             for name in metrics[0]
         }
         values["train/learning_rate"] = float(self._learning_rate(at - 1))
-        rate = len(pending) * self._batch_size / seconds
+        n_steps, self._resumed = len(window) - self._resumed, 0
+        rate = n_steps * self._batch_size / seconds
         values["perf/tiles_per_second"] = rate
         values["perf/data_wait_frac"] = min(self._waited / seconds, 1.0)
         self._since, self._waited, self._paused = now, 0.0, 0.0
         self._tracker.metrics(at, values)
         self._show(at, values["train/loss"], rate)
+
+    def window(self) -> list[tuple[int, dict[str, float]]]:
+        """(step, metrics) of the steps that are not logged yet.
+
+        Raises NotFinite, as `log` does: nothing that is not finite is saved.
+        """
+        found = []
+        for at, ids, values in self._pending:
+            numbers = {k: float(v) for k, v in jax.device_get(values).items()}
+            if not all(map(math.isfinite, numbers.values())):
+                raise self._not_finite(at, ids, numbers)
+            found.append((at, numbers))
+        return found
 
     def _show(self, at: int, loss: float, rate: float) -> None:
         shown = {"loss": f"{loss:.4f}"}

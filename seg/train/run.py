@@ -1,6 +1,6 @@
 """Wires a config to a training: data, network, loop, tracker, bundle.
 
-What `launch.train` and `seg train` both call. A workdir holds `config.json`,
+What `launch.train` calls. A workdir holds `config.json`,
 `checkpoints/`, `bundle/` (the best weights so far), the tracker's files and
 `log.txt`; the same call again resumes, and after completion does nothing. Of
 several processes, which share the workdir, process 0 alone locks, logs, tracks
@@ -36,6 +36,7 @@ _FREE = (
 )
 
 _DONE = "done"  # stands in a workdir whose run is complete and recorded
+_REOPENED = "reopened"  # stands where another config or data go on from there
 _log = logging.getLogger(__name__)
 
 
@@ -83,7 +84,12 @@ def train(
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
-        mesh.by_first(lambda: _keep(config, data.digest, workdir))
+        changed = _changed(config, data, workdir)
+        checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+        checkpoints.check(state)
+        if is_done(workdir) and not changed:
+            return loop.Course(**checkpoints.meta())
+        mesh.by_first(lambda: _begin(config, data.digest, workdir, changed))
         about = {"data_digest": data.digest, "n_parameters": n_params}
         tracker = _tracker(config, workdir)
         with _recorded(tracker, config, about):
@@ -93,6 +99,7 @@ def train(
                     workdir=workdir,
                     devices=devices,
                     n_steps=n_steps,
+                    changed=changed,
                     eval_every=config.train.eval_every or per_epoch,
                     state=state,
                     step=step_fn,
@@ -104,7 +111,7 @@ def train(
                 )
             )
             _finish(tracker, workdir)
-        mesh.by_first((workdir / _DONE).touch)
+        mesh.by_first(lambda: _end(workdir))
     return course
 
 
@@ -140,7 +147,10 @@ def record(
     """Adds a report of the trained model to the run of a workdir."""
     tracker = tracking.build(config.track, workdir)
     trained = config_lib.from_json((workdir / "config.json").read_text())
-    with _recorded(tracker, trained, {}):
+    # As evaluated, where that is not as trained: params are written once.
+    tags = {f"{found.split}/{k}": str(v) for k, v in found.settings.items()}
+    status = "FINISHED" if is_done(workdir) else "KILLED"
+    with _recorded(tracker, trained, tags, status):
         tracker.metrics(at, found.metrics, again=True)
         bounds = {
             f"{name}_{end}": value
@@ -149,6 +159,8 @@ def record(
         }
         tracker.metrics(at, bounds, again=True)
         for path, folder in found.files.items():
+            if found.split != "test":
+                folder = f"{found.split}/{folder}".rstrip("/")
             tracker.artifact(path, folder)
 
 
@@ -190,12 +202,7 @@ def check_same(config: config_lib.Config, workdir: pathlib.Path) -> None:
         raise config_lib.UserError(
             f"{path}: {error}; use another workdir, or --train.resume_changed"
         ) from error
-    lines = [
-        line
-        for line in config_lib.diff(before, config)
-        if not line.startswith(_FREE)
-    ]
-    if lines:
+    if lines := _differences(before, config):
         raise config_lib.UserError(
             f"{workdir} was trained with another config ({'; '.join(lines)}); "
             "use another workdir, or --train.resume_changed"
@@ -214,14 +221,48 @@ def _check_same_data(
         )
 
 
-def _keep(
-    config: config_lib.Config, digest: str, workdir: pathlib.Path
+def _changed(
+    config: config_lib.Config, data: records.Records, workdir: pathlib.Path
+) -> bool:
+    """Whether config or data differ from those of a finished run here."""
+    path = workdir / "data_digest"
+    if (workdir / _REOPENED).exists() or not path.exists():
+        return True
+    try:
+        before = config_lib.from_json((workdir / "config.json").read_text())
+    except (config_lib.ConfigError, OSError):
+        return True
+    return path.read_text().strip() != data.digest or bool(
+        _differences(before, config)
+    )
+
+
+def _differences(
+    before: config_lib.Config, config: config_lib.Config
+) -> list[str]:
+    lines = config_lib.diff(before, config)
+    return [line for line in lines if not line.startswith(_FREE)]
+
+
+def _begin(
+    config: config_lib.Config,
+    digest: str,
+    workdir: pathlib.Path,
+    changed: bool,
 ) -> None:
     """Writes what a resumed run is compared with, once nothing is wrong."""
+    if changed:
+        (workdir / _REOPENED).touch()
+        (workdir / _DONE).unlink(missing_ok=True)
     text = config_lib.to_json(_public(config))
     for name, content in ("config.json", text), ("data_digest", f"{digest}\n"):
         with write.whole(workdir / name) as part:
             part.write_text(content)
+
+
+def _end(workdir: pathlib.Path) -> None:
+    (workdir / _DONE).touch()
+    (workdir / _REOPENED).unlink(missing_ok=True)
 
 
 def _public(config: config_lib.Config) -> config_lib.Config:
@@ -263,14 +304,17 @@ def _tracker(
 
 @contextlib.contextmanager
 def _recorded(
-    tracker: tracking.Tracker, config: config_lib.Config, about: dict[str, Any]
+    tracker: tracking.Tracker,
+    config: config_lib.Config,
+    about: dict[str, Any],
+    done: str = "FINISHED",
 ) -> Iterator[None]:
-    """Starts the run, and says at the end how it went."""
+    """Starts the run, and says at the end how it went: `done`, if well."""
     tracker.start(config, {name: str(value) for name, value in about.items()})
     status = "FAILED"
     try:
         yield
-        status = "FINISHED"
+        status = done
     except stop.Interrupted:
         status = "KILLED"
         raise

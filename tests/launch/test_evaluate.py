@@ -109,6 +109,27 @@ def test_the_scores_are_written_and_join_the_run_of_the_training(
     assert again.data.metrics["test/count_error"] == 1
     assert rows(folder / "objects.csv") == []
 
+    # with what they were measured beside them, in the file and in MLflow
+    told = json.loads((folder / "scores.json").read_text())["settings"]
+    assert told["predict.min_area"] == [10000]
+    assert told["model"] == bundle.digest(bundle.load("work/bundle"))
+    assert again.data.tags["test/predict.min_area"] == "(10000,)"
+
+    # another split takes nothing away from the test
+    status, _, err = launch("evaluate", *arguments(prepared), "--split=val")
+    assert status == 0, err
+    inside = client.list_artifacts(run.info.run_id, "val")
+    assert {item.path for item in inside} >= {"val/overlays", "val/objects.csv"}
+    again = client.get_run(run.info.run_id)
+    assert again.data.tags["test/predict.min_area"] == "(10000,)"
+    assert again.data.tags["val/predict.min_area"] == "(3,)"
+
+    # of a training that was stopped, it does not say that it is complete
+    pathlib.Path("work/done").unlink()
+    status, _, err = launch("evaluate", *arguments(prepared))
+    assert status == 0, err
+    assert client.get_run(run.info.run_id).info.status == "KILLED"
+
 
 @pytest.fixture(scope="module")
 def model(prepared, tmp_path_factory):
@@ -179,9 +200,11 @@ def test_where_a_password_was_not_kept_the_environment_says_the_server(
         (["--workdir=absent"], "absent"),
         (["--model=absent"], "absent"),
         (["--split=tset"], "tset"),
+        (["--model=MODEL", "--out="], "where shall the results go"),
         (["--model=MODEL", "--tiles=absent.npz"], "no pack at absent.npz"),
         (["--model=MODEL", "--tiles=lone.npz"], "no image to evaluate"),
         (["--model=MODEL", "--predict.tta=3"], "predict.tta=3; choose"),
+        (["--workdir=MODEL"], "is a model, no run; give --model="),
         (["--model=MODEL", "--out=file/x"], "file/x: cannot be written"),
         (["--model=MODEL", "--tiles="], "not prepared"),
     ],
@@ -191,7 +214,8 @@ def test_what_cannot_be_scored_is_one_line(launch, prepared, model, more, text):
     records.pack(data, data.config, "lone.npz", ["train"])
     pathlib.Path("file").touch()
     more = [a.replace("MODEL", str(model)) for a in more]
-    status, out, err = launch("evaluate", *arguments(prepared)[:2], *more)
+    told = [*arguments(prepared)[:2], "--out=scores", *more]
+    status, out, err = launch("evaluate", *told)
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1
     assert text in err

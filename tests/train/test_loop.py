@@ -169,6 +169,25 @@ def test_stopped_by_a_signal_it_saves_and_goes_on_bit_for_bit(
     assert [at for at, _ in history.of("val/dice")] == [5, 10, 12]
 
 
+@pytest.mark.parametrize("at", [1, 5, 6, 8])
+def test_a_stop_between_two_log_points_leaves_no_mark(tmp_path, at):
+    def interrupted(start):
+        for s in range(start, N_STEPS):
+            if s == at:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch_of(s)
+
+    knobs = {"log_every": 4}
+    whole, parts = History(), History()
+    loop.train(job(tmp_path / "whole", tracker=whole, knobs=knobs))
+    told = {"tracker": parts, "knobs": knobs}
+    with stop.Signals() as signals, pytest.raises(stop.Interrupted):
+        loop.train(job(batches=interrupted, signals=signals, **told))
+    loop.train(job(**told))
+    assert parts.of("train/loss") == whole.of("train/loss")
+    assert [at for at, _ in whole.of("train/loss")] == [4, 5, 8, 10, 12]
+
+
 def test_a_validation_that_a_signal_cut_short_is_made_up_for():
     calls = []
 

@@ -85,8 +85,12 @@ def trained(tiles, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(logging.getLogger("seg"), "level", logging.INFO)
-        return folder, train(tiles=tiles)
+        level = logging.getLogger("seg").level
+        logging.getLogger("seg").setLevel(logging.INFO)
+        try:
+            return folder, train(tiles=tiles)
+        finally:
+            logging.getLogger("seg").setLevel(level)
 
 
 @pytest.fixture
@@ -304,3 +308,59 @@ def test_the_log_file_is_closed_and_grows(workdir, tiles):
     train(tiles=tiles)
     assert logging.getLogger().handlers == handlers
     assert (workdir / "log.txt").read_text().startswith(before)
+
+
+def test_a_refused_resumption_leaves_the_run_as_it_was(workdir, tiles):
+    kept = (workdir / "config.json").read_text()
+    refused(
+        "another model",
+        tiles=tiles,
+        train__resume_changed=True,
+        model__width=3,
+    )
+    assert (workdir / "config.json").read_text() == kept
+    assert train(tiles=tiles).done
+
+
+def test_fewer_steps_than_are_done_end_at_once(workdir, tiles):
+    short = {"train__resume_changed": True, "train__steps": 4}
+    assert train(tiles=tiles, **short).done
+    assert checkpoint.Checkpoints(workdir / "checkpoints").latest() == 6
+
+
+def test_a_run_that_is_made_longer_is_not_complete_before_its_end(
+    workdir, tiles, monkeypatch
+):
+    (workdir / "done").touch()
+    longer = {"train__resume_changed": True, "train__epochs": 3}
+
+    def killed(job):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run.loop, "train", killed)
+        train(tiles=tiles, **longer)
+    assert not run.is_done(workdir)
+    longer.pop("train__resume_changed")  # it is the run's own config now
+    assert train(tiles=tiles, **longer).done and run.is_done(workdir)
+    assert checkpoint.Checkpoints(workdir / "checkpoints").latest() == 9
+
+
+def test_a_complete_run_stays_so_whatever_may_change(workdir, tiles):
+    (workdir / "done").touch()
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")}
+    assert train(tiles=tiles, train__resume_changed=True).done
+    after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*.json*")}
+    assert after == before
+
+
+def test_scores_of_another_monitor_compare_with_none(workdir, tiles):
+    course = train(
+        tiles=tiles,
+        train__resume_changed=True,
+        train__epochs=3,
+        train__monitor="val/loss",
+    )
+    meta = bundle.load(workdir / "bundle").meta
+    assert course.best_step == meta["step"] == 9
+    assert course.best == meta["metrics"]["val/loss"]

@@ -138,19 +138,16 @@ class Checkpoints:
             return candidate, self._read(folder, template, body), body["meta"]
         return None
 
+    def check(self, template: Any) -> None:
+        """Raises UserError where the latest checkpoint is of another tree."""
+        for step, body in self._manifests():
+            _compare(self.folder / str(step), template, body)
+            return
+
     def _read(
         self, folder: pathlib.Path, template: Any, body: dict[str, Any]
     ) -> Any:
-        here = arrays.kinds(arrays.flat(template))
-        lines = arrays.differences(body["leaves"], here)
-        if lines:
-            more = len(lines) - _LISTED
-            tail = f" and {more} more" if more > 0 else ""
-            raise config.UserError(
-                f"checkpoint {folder} is of another model: "
-                f"{'; '.join(lines[:_LISTED])}{tail}; use the configuration "
-                "it was trained with, or another workdir"
-            )
+        _compare(folder, template, body)
         return arrays.read(folder / "state", template)
 
     def _manifests(self) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -201,6 +198,19 @@ class Checkpoints:
             f"{self.folder}: no space for a checkpoint, {need} bytes needed, "
             f"{free} bytes free; the older checkpoints are intact, free some "
             "space and run the same command again"
+        )
+
+
+def _compare(folder: pathlib.Path, template: Any, body: dict[str, Any]) -> None:
+    here = arrays.kinds(arrays.flat(template))
+    lines = arrays.differences(body["leaves"], here)
+    if lines:
+        more = len(lines) - _LISTED
+        tail = f" and {more} more" if more > 0 else ""
+        raise config.UserError(
+            f"checkpoint {folder} is of another model: "
+            f"{'; '.join(lines[:_LISTED])}{tail}; use the configuration "
+            "it was trained with, or another workdir"
         )
 
 
