@@ -2,9 +2,10 @@
 
 `model.json` holds the format's version, the config (and from it, for readers
 that are not this package, class names, normalisation and the settings of
-prediction), what is known about the model (`meta`: `data_digest`, `metrics`,
-`licence`, ...), the sha256 of each other file and of its own content. A bundle
-is written whole or not at all, checked when it is loaded, and holds no pickle.
+prediction), the network's stride, what is known about the model (`meta`:
+`data_digest`, `metrics`, ...), the sha256 of each other file and of its own
+content. A bundle is written whole or not at all, checked when it is loaded,
+and holds no pickle.
 
 Weights are flat: "down/0/conv1/kernel" -> array, the paths of `nnx.state`.
 """

@@ -187,10 +187,6 @@ def check_terms(loss: config.Loss, n_classes: int) -> None:
                 f"loss.terms={loss.terms!r}: {name} needs model.n_classes of "
                 "2 or more, which is 1; take lovasz_hinge or lovasz_sigmoid"
             )
-    if loss.focal_gamma < 0:
-        raise config.ConfigError(
-            f"loss.focal_gamma={loss.focal_gamma}; it must be 0 or more"
-        )
     _chosen(loss, n_classes)
 
 

@@ -501,7 +501,6 @@ def test_parse_refuses_what_it_does_not_know(terms, message):
         (3, {"classes": "1,1"}, "a list of 0,1,2"),
         (3, {"classes": "presnt"}, "write present"),
         (1, {"classes": "0"}, "a list of 1"),
-        (1, {"focal_gamma": -1.0}, "0 or more"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused(n_classes, knobs, message):
