@@ -24,7 +24,8 @@ AIR_GAP = (
 # What such a node does without, by module or folder.
 BEYOND = (
     "data/dataset.py",  # a TFDS builder
-    "serve",  # MLflow's model file and the web application
+    "predict/graph.py",  # ONNX
+    "serve",  # MLflow's model file
     "__main__.py",  # runs a command when imported
 )
 # Refuses what seg's own files import beyond AIR_GAP, not what libraries do.

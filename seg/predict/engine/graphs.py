@@ -102,7 +102,7 @@ class OpenVino(_Graph):
         changed = _classes(half) != _classes(full)
         if changed.mean() > _CHANGED:
             self._dtype = "f32"
-            _LOG.warning(
+            _LOG.debug(
                 "bfloat16 changes %.2g %% of the pixels; float32 it is",
                 100 * changed.mean(),
             )
