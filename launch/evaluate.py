@@ -50,6 +50,11 @@ def main(argv: list[str]) -> int:
             f"--workdir={workdir} is a model, no run; give "
             f"--model={workdir} --out=DIR"
         )
+    if workdir and not (workdir / "config.json").is_file():
+        raise config_lib.UserError(
+            f"--workdir={workdir}: nothing was trained there, it holds no "
+            "config.json; give the folder of a run, or --model=BUNDLE"
+        )
     if FLAGS.model and not FLAGS.out:
         raise config_lib.UserError(
             "where shall the results go? give --out=DIR with --model"
@@ -116,8 +121,7 @@ def _config(
         trained = dataclasses.replace(trained, predict=own.predict)
         if workdir is None:
             trained = dataclasses.replace(own, model=trained.model)
-    if "***" in trained.track.uri:  # a password, which is kept nowhere
-        trained = config_lib.replace(trained, {"track.uri": ""})
+    trained = seg_flags.unredacted(trained)
     changed = config_lib.replace(trained, seg_flags.overrides())
     return config_lib.check(changed)
 

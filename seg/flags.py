@@ -105,10 +105,7 @@ def load_experiment(path: str) -> config_lib.Config:
     if not file.is_file():
         raise config_lib.ConfigError(f"--experiment={path}: no such file")
     if file.suffix == ".json":
-        config = config_lib.from_json(file.read_text())
-        if "***" in config.track.uri:  # a password, which is kept nowhere
-            config = config_lib.replace(config, {"track.uri": ""})
-        return config
+        return unredacted(config_lib.from_json(file.read_text()))
     module = experiment_module(file)
     try:
         config = module.get_config()
@@ -120,6 +117,13 @@ def load_experiment(path: str) -> config_lib.Config:
         )
     except Exception as error:  # it is the user's code
         raise _broken(file, error) from error
+
+
+def unredacted(config: config_lib.Config) -> config_lib.Config:
+    """The config, without a URI whose password was kept nowhere."""
+    if "***" in config.track.uri:
+        return config_lib.replace(config, {"track.uri": ""})
+    return config
 
 
 def experiment_module(file: pathlib.Path) -> types.ModuleType:

@@ -35,8 +35,9 @@ class Job:
     eval_every : steps between two validations.
     state, step : as `step.create` gives them.
     batches : from a first step to the batches from there to the last step.
-    evaluate : from (state, check) to metrics; `check` is to be called often
-        and raises when the training shall stop. None: no validation.
+    evaluate : from (state, check) to metrics; `check` raises when the training
+        shall stop: to be called often, by several processes equally often.
+        None: no validation.
     on_best : called with (state, metrics) when a validation is the best yet;
         without validation, whenever one is due.
     signals : what to stop on, an entered context.
@@ -95,8 +96,9 @@ def train(job: Job) -> Course:
         return course
     course.done = False
     monitor = f"{knobs.monitor} {_mode(knobs)}"
-    if course.monitor != monitor:  # scores of another kind compare with none
-        course.monitor, course.best, course.worse = monitor, None, 0
+    if course.monitor not in ("", monitor):  # other scores compare with none
+        course.best, course.worse = None, 0
+    course.monitor = monitor
     if restored:
         _log.info("resuming at step %d of %d", at, job.n_steps)
     began, before = time.monotonic(), course.seconds
@@ -169,10 +171,7 @@ def _validate(
         job.on_best(state, {})
         return True
     began = time.monotonic()
-    # Several processes must leave together: after the validation, by `agree`.
-    alone = jax.process_count() == 1
-    check = job.signals.check if alone else lambda: None
-    values = dict(job.evaluate(state, check))
+    values = dict(job.evaluate(state, job.signals.agree))
     seconds = time.monotonic() - began
     meter.pause(seconds)
     knobs = job.config.train

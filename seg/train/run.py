@@ -15,7 +15,6 @@ from typing import Any
 
 import jax
 
-from seg import compiler
 from seg import config as config_lib
 from seg.data import pipeline, records
 from seg.evaluate import plots, report
@@ -49,6 +48,8 @@ def train(
 ) -> loop.Course:
     """Trains in a workdir, resumes there, or finds that it is done.
 
+    Before anything touches a device, call `seg.compiler.configure`.
+
     Parameters
     ----------
     tiles : a pack of `launch.prepare --pack`, in place of prepared records;
@@ -60,13 +61,14 @@ def train(
     UserError : config, data or workdir cannot be used.
     Interrupted : a signal came; all is saved.
     """
-    compiler.configure(config.train.deterministic)
     with contextlib.ExitStack() as held:
         signals = signals or held.enter_context(stop.Signals())
         mesh.by_first(lambda: _claim(held, config, workdir))
         if jax.process_index():
             logging.getLogger("seg").setLevel(logging.WARNING)
         data = records_of(config, tiles)
+        # All look before they wait for the first one, which changes it.
+        changed = _changed(config, data, workdir)
         mesh.by_first(lambda: _check_same_data(data, config, workdir))
         evaluate = validate.on_images(config, data)
         devices = mesh.make()
@@ -84,11 +86,10 @@ def train(
             jax.device_count(),
             jax.devices()[0].device_kind,
         )
-        changed = _changed(config, data, workdir)
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
         checkpoints.check(state)
         if is_done(workdir) and not changed:
-            return loop.Course(**checkpoints.meta())
+            return loop.Course(**checkpoints.meta() or {})
         mesh.by_first(lambda: _begin(config, data.digest, workdir, changed))
         about = {"data_digest": data.digest, "n_parameters": n_params}
         tracker = _tracker(config, workdir)
@@ -147,10 +148,15 @@ def record(
     """Adds a report of the trained model to the run of a workdir."""
     tracker = tracking.build(config.track, workdir)
     trained = config_lib.from_json((workdir / "config.json").read_text())
-    # As evaluated, where that is not as trained: params are written once.
-    tags = {f"{found.split}/{k}": str(v) for k, v in found.settings.items()}
-    status = "FINISHED" if is_done(workdir) else "KILLED"
-    with _recorded(tracker, trained, tags, status):
+    # All of them, differing from the training's or not: params are written
+    # once, and a tag may be there from an earlier evaluation.
+    tags = {
+        f"{found.split}/{name}": tracking.text(value)
+        for name, value in found.settings.items()
+    }
+    joins = bool(tracking.history(tracker))  # else trained elsewhere
+    tracker.start(trained, tags, joins=joins)
+    try:
         tracker.metrics(at, found.metrics, again=True)
         bounds = {
             f"{name}_{end}": value
@@ -162,6 +168,8 @@ def record(
             if found.split != "test":
                 folder = f"{found.split}/{folder}".rstrip("/")
             tracker.artifact(path, folder)
+    finally:
+        tracker.finish("FINISHED" if is_done(workdir) else "KILLED")
 
 
 def is_done(workdir: pathlib.Path) -> bool:
@@ -226,8 +234,10 @@ def _changed(
 ) -> bool:
     """Whether config or data differ from those of a finished run here."""
     path = workdir / "data_digest"
-    if (workdir / _REOPENED).exists() or not path.exists():
+    if (workdir / _REOPENED).exists():
         return True
+    if not path.exists():  # nothing has begun here
+        return False
     try:
         before = config_lib.from_json((workdir / "config.json").read_text())
     except (config_lib.ConfigError, OSError):
@@ -307,14 +317,13 @@ def _recorded(
     tracker: tracking.Tracker,
     config: config_lib.Config,
     about: dict[str, Any],
-    done: str = "FINISHED",
 ) -> Iterator[None]:
-    """Starts the run, and says at the end how it went: `done`, if well."""
+    """Starts the run, and says at the end how it went."""
     tracker.start(config, {name: str(value) for name, value in about.items()})
     status = "FAILED"
     try:
         yield
-        status = done
+        status = "FINISHED"
     except stop.Interrupted:
         status = "KILLED"
         raise

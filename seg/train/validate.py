@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 
 from seg import config as config_lib
@@ -28,10 +29,16 @@ def on_images(
         state: step.State, check: Callable[[], None]
     ) -> Mapping[str, float]:
         made = bundle.from_model(config, step.weights(state))
-        predict = predictor.Predictor(made, engine="jax", on_batch=check)
+        # Processes see the same images, but memory decides how many batches.
+        alone = jax.process_count() == 1
+        predict = predictor.Predictor(
+            made, engine="jax", on_batch=check if alone else lambda: None
+        )
         seen = []
 
         def score(record: records.Record) -> predictor.Segmentation:
+            if not alone:
+                check()
             found = predict(
                 record["image"],
                 name=record["id"],

@@ -20,13 +20,15 @@ from seg.train.tracking import background, jsonl, models, names, upload
 
 MlflowTracker = background.MlflowTracker
 JsonlTracker = jsonl.JsonlTracker
-redact = names.redact
+redact, text = names.redact, names.text
 
 
 class Tracker(Protocol):
     """What a training tells of itself.
 
-    `run` is the run's id, for the `parent` of others. A metric is a float of
+    `run` is the run's id, for the `parent` of others. One that `joins` adds
+    to a run which is another's: how that goes, and on which machine, stays as
+    it was told, whatever `finish` is given. A metric is a float of
     any value; infinities and NaN are recorded as such. `again` says that the
     values are measured anew for a step, and not those of a repeated step: they
     are recorded where they differ. An artifact is a local file, put into
@@ -37,7 +39,11 @@ class Tracker(Protocol):
     run: str
 
     def start(
-        self, config: config_lib.Config, tags: Mapping[str, str]
+        self,
+        config: config_lib.Config,
+        tags: Mapping[str, str],
+        *,
+        joins: bool = False,
     ) -> None: ...
 
     def metrics(
@@ -56,7 +62,13 @@ class NullTracker:
 
     run = ""
 
-    def start(self, config: config_lib.Config, tags: Mapping[str, str]) -> None:
+    def start(
+        self,
+        config: config_lib.Config,
+        tags: Mapping[str, str],
+        *,
+        joins: bool = False,
+    ) -> None:
         """See Tracker."""
 
     def metrics(

@@ -41,12 +41,18 @@ class MlflowTracker:
         """MLflow's id of the run; empty until the server has answered."""
         return self._uploader.run_id
 
-    def start(self, config: config_lib.Config, tags: Mapping[str, str]) -> None:
+    def start(
+        self,
+        config: config_lib.Config,
+        tags: Mapping[str, str],
+        *,
+        joins: bool = False,
+    ) -> None:
         """See Tracker; takes at most ten seconds if the server is silent."""
         end = time.monotonic() + _START_S
         # here, not in the thread: imports of two threads can meet half-way
         upload.library()
-        self.spool.start(config, tags)
+        self.spool.start(config, tags, joins=joins)
         self._new.set()
         self._thread.start()
         answered = self._tried.wait(max(1.0, end - time.monotonic()))

@@ -2,7 +2,8 @@
 
 One JSON object a line, `kind` and `time` (ms since 1970) in each:
 
-start     run (an id of our own), name, experiment, parent, params, tags
+start     run (an id of our own), name, experiment, parent, params, tags, joins
+          (whether it adds to a run that is another's, as an evaluation does)
 metrics   step, values (NaN, Infinity and -Infinity as text)
 artifact  path (relative to the spool's folder), folder (in the run)
 model     path of a bundle
@@ -56,6 +57,7 @@ class JsonlTracker:
         self._absolute = self._folder / path.name
         self._seen: dict[tuple[str, int], float | str] = {}
         self._names: dict[str, str] = {}
+        self._joins = False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._mend()
@@ -69,19 +71,26 @@ class JsonlTracker:
                 for name, value in record["values"].items():
                     self._seen[name, step] = value
 
-    def start(self, config: config_lib.Config, tags: Mapping[str, str]) -> None:
+    def start(
+        self,
+        config: config_lib.Config,
+        tags: Mapping[str, str],
+        *,
+        joins: bool = False,
+    ) -> None:
         """Records the config (as params and whole, as an artifact) and tags."""
         uri = names.redact(config.track.uri)
         config = config_lib.replace(config, {"track.uri": uri})
-        tags = environment.tags() | {
+        self._joins = joins
+        tags = ({} if joins else environment.tags()) | {
             names.clean(key): names.redact(names.cut(value))
             for key, value in tags.items()
         }
         params = {
-            names.clean(path): names.cut(_text(value))
+            names.clean(path): names.cut(names.text(value))
             for path, value in config_lib.to_flat(config).items()
         }
-        told = {"run": self.run, **self._told}
+        told = {"run": self.run, "joins": joins, **self._told}
         self._append("start", **told, params=params, tags=tags)
         path = self._folder / "artifacts" / "config.json"
         path.parent.mkdir(exist_ok=True)
@@ -110,8 +119,9 @@ class JsonlTracker:
         self._append("model", path=self._keep(bundle, "model"))
 
     def finish(self, status: str) -> None:
-        """Records how the run ended."""
-        self._append("finish", status=status)
+        """Records how the run ended, if it is this tracker's."""
+        if not self._joins:
+            self._append("finish", status=status)
 
     def _name(self, raw: str) -> str:
         if raw not in self._names:
@@ -185,12 +195,6 @@ def history(path: pathlib.Path) -> list[tuple[int, dict[str, float]]]:
         for record, _ in read(path)
         if record["kind"] == "metrics"
     ]
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return str(value)
 
 
 def _number(value: float) -> float | str:

@@ -3,6 +3,7 @@
 import hashlib
 import posixpath
 import re
+from typing import Any
 
 # MLflow's limits: a name 250, a param 6,000, a tag 8,000 (older servers 5,000)
 _NAME, _VALUE = 250, 5000
@@ -30,6 +31,13 @@ def distinct(name: str, raw: str) -> str:
 def file(name: str) -> str:
     """The name as one part of a path."""
     return re.sub(r"[^\w\-.]", "_", name).lstrip(".")[:100] or "run"
+
+
+def text(value: Any) -> str:
+    """A knob's value as it is recorded."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value)
 
 
 def cut(text: str) -> str:

@@ -234,7 +234,8 @@ class Uploader:
         self._client.log_batch(
             self.run_id, tags=[entities.RunTag(*tag) for tag in tags.items()]
         )
-        self._client.update_run(self.run_id, "RUNNING")
+        if not record.get("joins"):
+            self._client.update_run(self.run_id, "RUNNING")
 
     def _mark(self, end: int) -> None:
         self._offset = end
