@@ -218,11 +218,19 @@ def test_the_workdir_is_named_or_that_of_the_experiment(run):
     both = "--experiment=a/b.py", "--workdir=elsewhere"
     assert told(*both) == pathlib.Path("elsewhere")
     assert "give --workdir=DIR" in told()
+    # every run has a config.json: two of them must not meet in runs/config
+    assert "give --workdir=DIR" in told("--experiment=runs/b/config.json")
+    both = "--experiment=runs/b/config.json", "--workdir=c"
+    assert told(*both) == pathlib.Path("c")
 
 
 def test_the_config_of_a_run_is_an_experiment(resolved, run):
     wanted = resolved("--model.width=8", "--classes=a,b", "--notrain.augment")
     pathlib.Path("config.json").write_text(config.to_json(wanted))
+    assert resolved("--experiment=config.json") == wanted
+    # a password was not kept with the run, so its server is not known
+    secret = config.replace(wanted, {"track.uri": "https://***@host/"})
+    pathlib.Path("config.json").write_text(config.to_json(secret))
     assert resolved("--experiment=config.json") == wanted
     pathlib.Path("config.json").write_text("{")
     assert "not JSON" in refused(run, "--experiment=config.json")

@@ -12,6 +12,7 @@ slow spell of the machine meets both; medians are compared. A side has the
 environment that its own entry point would give it, and nothing of the other's.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -59,7 +60,11 @@ class _Side:
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
-        self.about = self._ask(json.dumps(settings))
+        self._settings = json.dumps(settings)
+
+    def start(self) -> dict[str, Any]:
+        """Lets it get ready; what it says of itself."""
+        return self._ask(self._settings)
 
     def run(self) -> float:
         """Seconds of one run."""
@@ -67,8 +72,9 @@ class _Side:
         return self._ask("run")["seconds"]
 
     def _ask(self, line: str) -> dict[str, Any]:
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # told below
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
         while answer := self._process.stdout.readline():
             if answer.startswith("{"):
                 return json.loads(answer)
@@ -78,7 +84,9 @@ class _Side:
         )
 
     def close(self) -> None:
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it has ended before
+            self._process.stdin.close()
+        self._process.stdout.close()
         self._process.wait()
 
 
@@ -98,11 +106,13 @@ def compare(
     seconds (less is better).
     """
     sides: list[_Side] = []
+    told: list[dict[str, Any]] = []
     times: list[list[float]] = [[], []]
     with tempfile.TemporaryDirectory() as folder:
         try:
             for function in (ours, peer):
                 sides.append(_Side(function, settings, pathlib.Path(folder)))
+                told.append(sides[-1].start())
             for turn in range(runs):
                 for i in (0, 1) if turn % 2 == 0 else (1, 0):
                     times[i].append(sides[i].run())
@@ -114,8 +124,8 @@ def compare(
     figures = [work / s for s in seconds] if work else seconds
     about = {
         **settings,
-        "ours": sides[0].about,
-        "peer": sides[1].about,
+        "ours": told[0],
+        "peer": told[1],
         "spread": [max(each) / min(each) for each in times],
     }
     return Row(name, *figures, unit, ratio, runs, about)

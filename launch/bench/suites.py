@@ -6,7 +6,7 @@ from launch.bench import duel
 
 Measure = Callable[[str, int], duel.Row]
 
-_OURS, _PEERS = "launch.bench.ours", "launch.bench.peers"
+_OURS, _TORCH = "launch.bench.ours", "launch.bench.torch_peer"
 _UNET = {"batch_size": 4, "side": 256, "width": 32}
 
 
@@ -18,7 +18,7 @@ def _against(ours: str, peer: str, **settings) -> Measure:
 
 
 def _torch(what: str, dtype: str) -> Measure:
-    return _against(f"{_OURS}:{what}", f"{_PEERS}:{what}", **_UNET, dtype=dtype)
+    return _against(f"{_OURS}:{what}", f"{_TORCH}:{what}", **_UNET, dtype=dtype)
 
 
 SUITES: dict[str, dict[str, Measure]] = {
@@ -29,7 +29,7 @@ SUITES: dict[str, dict[str, Measure]] = {
         "predict_vs_torch_bf16": _torch("predict", dtype="bfloat16"),
         "objects_vs_skimage": _against(
             f"{_OURS}:objects",
-            f"{_PEERS}:objects",
+            "launch.bench.skimage_peer:objects",
             side=4096,
             n_objects=10_000,
         ),

@@ -217,7 +217,7 @@ def test_two_processes_train_as_one_and_the_first_alone_writes(
 def test_one_signal_stops_both_and_one_process_goes_on_to_the_same_end(
     pack, reference, tmp_path, when
 ):
-    # after step 20 is the validation, which both finish first
+    # after step 20 is the validation, which both finish or leave together
     with two(pack, tmp_path / "two") as processes:
         until(processes[0], when)
         processes[1].send(signal.SIGTERM)

@@ -113,7 +113,9 @@ def test_the_scores_are_written_and_join_the_run_of_the_training(
     told = json.loads((folder / "scores.json").read_text())["settings"]
     assert told["predict.min_area"] == [10000]
     assert told["model"] == bundle.digest(bundle.load("work/bundle"))
-    assert again.data.tags["test/predict.min_area"] == "(10000,)"
+    assert again.data.tags["test/predict.min_area"] == "10000"
+    assert again.data.tags["test/model"] == told["model"]
+    assert again.data.params["predict.min_area"] == "3"
 
     # another split takes nothing away from the test
     status, _, err = launch("evaluate", *arguments(prepared), "--split=val")
@@ -121,14 +123,16 @@ def test_the_scores_are_written_and_join_the_run_of_the_training(
     inside = client.list_artifacts(run.info.run_id, "val")
     assert {item.path for item in inside} >= {"val/overlays", "val/objects.csv"}
     again = client.get_run(run.info.run_id)
-    assert again.data.tags["test/predict.min_area"] == "(10000,)"
-    assert again.data.tags["val/predict.min_area"] == "(3,)"
+    assert again.data.tags["test/predict.min_area"] == "10000"
+    assert again.data.tags["val/predict.min_area"] == "3"
+    assert again.info.end_time == run.info.end_time
 
-    # of a training that was stopped, it does not say that it is complete
-    pathlib.Path("work/done").unlink()
-    status, _, err = launch("evaluate", *arguments(prepared))
-    assert status == 0, err
-    assert client.get_run(run.info.run_id).info.status == "KILLED"
+    # how the training goes is not for an evaluation to say
+    for status in ("RUNNING", "KILLED"):
+        client.update_run(run.info.run_id, status)
+        code, _, err = launch("evaluate", *arguments(prepared), "--nobaseline")
+        assert code == 0, err
+        assert client.get_run(run.info.run_id).info.status == status
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +209,7 @@ def test_where_a_password_was_not_kept_the_environment_says_the_server(
         (["--model=MODEL", "--tiles=lone.npz"], "no image to evaluate"),
         (["--model=MODEL", "--predict.tta=3"], "predict.tta=3; choose"),
         (["--workdir=MODEL"], "is a model, no run; give --model="),
+        (["--workdir=moved"], "moved: nothing was trained there"),
         (["--model=MODEL", "--out=file/x"], "file/x: cannot be written"),
         (["--model=MODEL", "--tiles="], "not prepared"),
     ],
@@ -213,6 +218,7 @@ def test_what_cannot_be_scored_is_one_line(launch, prepared, model, more, text):
     data = records.open_pack(prepared / "tiles.npz")
     records.pack(data, data.config, "lone.npz", ["train"])
     pathlib.Path("file").touch()
+    shutil.copytree(model, "moved/bundle")
     more = [a.replace("MODEL", str(model)) for a in more]
     told = [*arguments(prepared)[:2], "--out=scores", *more]
     status, out, err = launch("evaluate", *told)

@@ -333,6 +333,8 @@ def test_a_checkpoint_of_another_network_is_refused(launch, prepared, copied):
     one_line(
         launch("train", *told, "--model.width=3"), "another model", "kernel"
     )
+    status, _, err = launch("train", *arguments(prepared))
+    assert status == 0 and "resuming at step" in err
 
 
 def test_a_workdir_in_use_is_refused(launch, prepared):

@@ -311,6 +311,19 @@ def test_a_nan_never_wins_and_a_tie_changes_nothing(mode, scores, best):
         assert course.best is None
 
 
+def test_a_checkpoint_that_names_no_monitor_keeps_its_best():
+    parts = {"evaluate": lambda state, check: {"val/dice": 0.5}}
+    loop.train(job(n_steps=5, **parts))
+    found = checkpoint.Checkpoints("checkpoints")
+    at, state, meta = found.restore(job().state)
+    del meta["monitor"], meta["window"]  # of an older version
+    found.save(at, state, meta | {"best": 0.7})
+    best = []
+    course = loop.train(job(changed=True, best=best, **parts))
+    assert course.best == 0.7 and not best
+    assert course.monitor == "val/dice max"
+
+
 def test_patience_ends_a_training_that_gets_no_better(caplog):
     scores = [0.5, 0.4, 0.6, 0.6, 0.5, 0.9]
     left = list(scores)

@@ -41,6 +41,7 @@ KNOBS = {
     "track.uri": "jsonl:spool?token=hunter2",
 }
 COUNTS = {"train": 3, "val": 2, "test": 2}
+PATH = pathlib.Path("work")
 
 
 def settings(**changes):
@@ -302,6 +303,26 @@ def test_a_score_measured_anew_replaces_the_old_one(workdir):
     ]
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_an_evaluation_leaves_the_status_of_the_run(workdir, done):
+    found = report.Report("test", {"test/dice": 0.5}, {}, [])
+    (spool,) = pathlib.Path("spool?token=hunter2").glob("*/spool.jsonl")
+    before = spool.read_text()
+    if done:
+        (workdir / "done").touch()
+    run.record(settings(), workdir, 6, found)
+    told = spool.read_text().removeprefix(before).splitlines()
+    kinds = [json.loads(line)["kind"] for line in told]
+    assert kinds == ["start", "artifact", "metrics"]
+    # trained with no tracker, or another: then the run is the evaluation's
+    other = settings(track__uri="jsonl:other")
+    (workdir / "run_id").unlink()
+    run.record(other, workdir, 6, found)
+    (spool,) = pathlib.Path("other").glob("*/spool.jsonl")
+    last = json.loads(spool.read_text().splitlines()[-1])
+    assert last["status"] == ("FINISHED" if done else "KILLED")
+
+
 def test_the_log_file_is_closed_and_grows(workdir, tiles):
     before = (workdir / "log.txt").read_text()
     handlers = list(logging.getLogger().handlers)
@@ -344,6 +365,30 @@ def test_a_run_that_is_made_longer_is_not_complete_before_its_end(
     longer.pop("train__resume_changed")  # it is the run's own config now
     assert train(tiles=tiles, **longer).done and run.is_done(workdir)
     assert checkpoint.Checkpoints(workdir / "checkpoints").latest() == 9
+
+
+def test_killed_at_its_very_end_a_run_trains_no_further(tiles, monkeypatch):
+    patient = {"train__patience": 1, "train__epochs": 9, "track__uri": "none"}
+    patient |= {"optim__learning_rate": 1e-30}
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run, "_finish", killed)
+        train(tiles=tiles, **patient)
+    found = checkpoint.Checkpoints("work/checkpoints")
+    at = found.latest()
+    assert at < 27 and found.meta()["done"] and not run.is_done(PATH)
+    assert train(tiles=tiles, **patient).done and run.is_done(PATH)
+    assert found.latest() == at
+
+
+def test_without_its_checkpoints_a_complete_run_is_complete(workdir, tiles):
+    (workdir / "done").touch()
+    shutil.rmtree(workdir / "checkpoints")
+    train(tiles=tiles, train__resume_changed=True)
+    assert run.is_done(workdir) and not (workdir / "checkpoints").exists()
 
 
 def test_a_complete_run_stays_so_whatever_may_change(workdir, tiles):

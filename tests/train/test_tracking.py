@@ -17,7 +17,7 @@ import pytest
 
 from seg import config
 from seg.train import tracking
-from seg.train.tracking import background, names, upload
+from seg.train.tracking import background, environment, names, upload
 
 _TAGS = {"data_digest": "abc", "note": "http://me:secret@host/x"}
 
@@ -114,6 +114,21 @@ def test_what_is_measured_anew_for_a_step_counts_if_it_differs(client):
     assert client.get_run(tracker.run_id).data.metrics["test/dice"] == 0.9
     values = [v for _, v in tracking.history(tracker) if "test/dice" in v]
     assert [v["test/dice"] for v in values] == [0.8, 0.9, 0.8, 0.9]
+
+
+def test_what_joins_a_run_leaves_how_it_went_as_it_was(client, monkeypatch):
+    first = _track("work", steps=[3], status="KILLED")
+    before = client.get_run(first.run_id)
+    monkeypatch.setattr(environment, "tags", lambda: {"python": "other"})
+    tracker = tracking.build(_config().track, "work")
+    tracker.start(_config(), {"test/predict.tta": "8"}, joins=True)
+    tracker.metrics(3, {"test/dice": 0.8})
+    tracker.finish("FINISHED")
+    after = client.get_run(tracker.run_id)
+    assert after.info.status == "KILLED"
+    assert after.info.end_time == before.info.end_time
+    assert after.data.metrics["test/dice"] == 0.8
+    assert after.data.tags == before.data.tags | {"test/predict.tta": "8"}
 
 
 def test_a_resume_with_another_config_says_what_changed(client):

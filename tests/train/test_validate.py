@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -99,6 +100,16 @@ def test_it_can_be_stopped_in_the_middle():
     state = fresh(1, 0.0)
     with pytest.raises(stop.Interrupted):
         validate.on_images(settings(), data_of())(state, check)
+
+
+def test_several_processes_agree_once_an_image(monkeypatch):
+    """Of their batches, each may have another number."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    wide = {"predict__tta": 8, "predict__batch_size": 1}
+    evaluate = validate.on_images(settings(**wide), data_of(3))
+    state, called = fresh(1, 0.0), []
+    evaluate(state, lambda: called.append(1))
+    assert len(called) == 3
 
 
 def test_without_images_there_is_no_validation():

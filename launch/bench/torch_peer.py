@@ -1,8 +1,7 @@
-"""The other side: each peer as its documentation says to use it.
+"""PyTorch, as its documentation says to use it on each device.
 
-PyTorch (the only place that knows it): weights, input, loss and optimiser are
-those of our side (`folder`); layouts are channels-last, bfloat16 is autocast.
-scikit-image: the same columns as our table.
+Weights, input, loss and optimiser are those of our side (`folder`); layouts
+are channels-last, bfloat16 is autocast.
 """
 
 import os
@@ -113,44 +112,6 @@ def predict(
     if dtype == "float32" and worst > _CLOSE:
         raise ValueError(f"the two networks differ by {worst}")
     return once, {**_about(), "max_difference": worst}
-
-
-def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> Side:
-    """scikit-image's label and regionprops_table, the same columns."""
-    import skimage
-    from skimage import measure
-
-    given = np.load(folder / "map.npz")
-    map_, image = given["map"][..., 0], given["image"][..., 0]
-
-    def once() -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        labels = measure.label(map_ > 0.5, connectivity=2)
-        found = measure.regionprops_table(
-            labels,
-            np.stack([image.astype(np.float32), map_], -1),
-            (
-                "label",
-                "area",
-                "centroid",
-                "bbox",
-                "intensity_mean",
-                "eccentricity",
-                "solidity",
-            ),
-        )
-        return labels, found
-
-    labels, found = once()
-    ours = np.load(folder / "found.npz")
-    np.testing.assert_array_equal(labels, ours["labels"])
-    np.testing.assert_array_equal(found["area"], ours["area_px"])
-    for name in ("eccentricity", "solidity"):
-        np.testing.assert_allclose(found[name], ours[name], atol=1e-6)
-    return once, {
-        "program": f"scikit-image {skimage.__version__}",
-        "threads": 1,
-        "objects": len(found["label"]),
-    }
 
 
 def _compute(dtype: str) -> torch.autocast:
