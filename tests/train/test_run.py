@@ -369,7 +369,7 @@ def test_a_run_that_is_made_longer_is_not_complete_before_its_end(
 
 def test_killed_at_its_very_end_a_run_trains_no_further(tiles, monkeypatch):
     patient = {"train__patience": 1, "train__epochs": 9, "track__uri": "none"}
-    patient |= {"optim__learning_rate": 1e-30}
+    patient |= {"optim__learning_rate": 1e-30, "model__norm": None}
 
     def killed(*args):
         raise KeyboardInterrupt
