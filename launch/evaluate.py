@@ -5,7 +5,9 @@ python -m launch.evaluate --model=BUNDLE --experiment=FILE --out=DIR
 
 The scores, with 95 % intervals, are printed and written with overlays, the
 objects and a table by image into WORKDIR/test (or --out), and recorded in the
-run that was trained there. Exit status: 0 done, 2 bad input.
+run that was trained there, with the model and the settings of prediction as
+tags; the files of another split than test lie there in a folder of its name.
+Exit status: 0 done, 2 bad input.
 """
 
 import dataclasses
