@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained, evaluated model, on drawn images:
 #     bash launch/demo.sh
-# Flags of the experiment pass through: bash launch/demo.sh --train.epochs=2
+# Flags of the experiment pass through (remove runs/demo first, which belongs
+# to others): bash launch/demo.sh --train.epochs=2
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash launch/venv.sh train

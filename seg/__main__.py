@@ -43,7 +43,6 @@ def predict(inputs: list[str]) -> int:
     Segments images. INPUT is a file, a folder or a glob. For each image:
     <stem>_labels.tif, <stem>_overlay.png and what else --formats names; for
     all: objects.csv. The same command, run again, skips what is finished.
-    The defaults of --predict.* are the model's own.
     """
     from seg.images import formats
     from seg.predict import bulk, bundle, engine
@@ -118,7 +117,7 @@ def _predict_flags() -> None:
     absl_flags.DEFINE_string(
         "select", "", "plane of a stack, as Z=3 or Z=3,T=0"
     )
-    flags.define(("predict",), experiment=False)
+    flags.define(("predict",), experiment=False, default="the model's")
 
 
 def _given(flag: str, value: str) -> str:
@@ -162,7 +161,7 @@ def _report(outcome: "bulk.Outcome", out: pathlib.Path) -> int:
         return flags.DONE
     print(
         f"warning: {n_failed} of {outcome.n_images} images failed, see "
-        f"{out / 'failures.csv'}",
+        f"{out / 'failures.csv'}; the first: {outcome.failures[0][1]}",
         file=sys.stderr,
     )
     return flags.SOME_FAILED

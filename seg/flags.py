@@ -39,8 +39,13 @@ class Stopped(Exception):
     """A signal stopped the work; it is saved and the same command resumes."""
 
 
-def define(parts: Iterable[str] = (), *, experiment: bool = True) -> None:
-    """Registers a flag for each knob of these parts; no parts means all."""
+def define(
+    parts: Iterable[str] = (), *, experiment: bool = True, default: str = ""
+) -> None:
+    """Registers a flag for each knob of these parts; no parts means all.
+
+    `default` is what the help says of defaults, if not the knobs' own.
+    """
     parts = set(parts)
     if experiment:
         flags.DEFINE_string(
@@ -51,7 +56,7 @@ def define(parts: Iterable[str] = (), *, experiment: bool = True) -> None:
     for path, value, kind, text in config_lib.leaves():
         if parts and path.split(".")[0] not in parts:
             continue
-        text = f"{text} (default: {_shown(value)})"
+        text = f"{text} (default: {default or _shown(value)})"
         if kind is bool:
             flags.DEFINE_bool(path, value, text)
         else:

@@ -71,7 +71,7 @@ def test_what_is_no_table_is_refused(tmp_path):
 
 def test_every_format_writes_the_file_it_names(tmp_path):
     labels = np.zeros((8, 9), np.int32)
-    labels[2:6, 2:6] = 1
+    labels[2:6, 2:6] = ROW["label"]
     found = types.SimpleNamespace(
         labels=labels,
         classes=(labels > 0).astype(np.uint8),
