@@ -49,7 +49,7 @@ def test_openvino_in_float32_is_exact(with_graph):
 def test_bfloat16_that_changes_the_classes_is_given_up(
     with_graph, monkeypatch, caplog
 ):
-    caplog.set_level("DEBUG")
+    caplog.set_level("DEBUG", logger=graphs.__name__)
     image = grey(1, 32, 32, 1).astype(np.float32)
     stats = np.stack([normalize.measure(one) for one in image])
     content = with_graph.exports[bundle.GRAPH]
