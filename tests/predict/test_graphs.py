@@ -35,6 +35,17 @@ def test_probabilities_are_those_of_jax(with_graph, name, shape):
     assert a.std() > 0.01
 
 
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_statistics_that_nobody_reads_do_no_harm(make_bundle, name):
+    plain = make_bundle(data__normalize="none")
+    image = grey(32, 32).astype(np.float32) / 255
+    a, b = (
+        predictor.Predictor(plain, engine=engine).probabilities(image)
+        for engine in ("jax", name)
+    )
+    np.testing.assert_allclose(b, a, atol=0.05)
+
+
 def test_openvino_in_float32_is_exact(with_graph):
     content = with_graph.exports[bundle.GRAPH]
     image = grey(2, 32, 32, 1).astype(np.float32)

@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +71,7 @@ class OpenVino(_Graph):
         self._content = content
         self._dtype = dtype or ("bf16" if _has_bfloat16() else "f32")
         self._checked = bool(dtype) or self._dtype == "f32"
-        self._compiled: dict[tuple[tuple[int, ...], str], object] = {}
+        self._compiled: dict[tuple[tuple[int, ...], str], Any] = {}
 
     def call(self, image: np.ndarray, stats: np.ndarray) -> np.ndarray:
         """See `_Graph`."""
@@ -81,10 +82,11 @@ class OpenVino(_Graph):
     def _run(
         self, image: np.ndarray, stats: np.ndarray, dtype: str
     ) -> np.ndarray:
+        arrays = {"image": image, "stats": stats}
         key = image.shape, dtype
         if key not in self._compiled:
             model = self._core.read_model(self._content)
-            model.reshape({"image": image.shape, "stats": stats.shape})
+            model.reshape({n: arrays[n].shape for n in _inputs(model)})
             self._compiled[key] = self._core.compile_model(
                 model,
                 "CPU",
@@ -93,7 +95,8 @@ class OpenVino(_Graph):
                     "PERFORMANCE_HINT": "LATENCY",
                 },
             )
-        found = self._compiled[key]({"image": image, "stats": stats})
+        compiled = self._compiled[key]
+        found = compiled({n: arrays[n] for n in _inputs(compiled)})
         return np.array(found[0], np.float32)
 
     def _check(self, image: np.ndarray, stats: np.ndarray) -> None:
@@ -106,6 +109,11 @@ class OpenVino(_Graph):
                 "bfloat16 changes %.2g %% of the pixels; float32 it is",
                 100 * changed.mean(),
             )
+
+
+def _inputs(model: Any) -> list[str]:
+    """Names of the inputs; one that is never read is not among them."""
+    return [port.get_any_name() for port in model.inputs]
 
 
 ENGINES = {"openvino": OpenVino, "onnx": OnnxRuntime}
