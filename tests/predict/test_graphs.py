@@ -37,7 +37,7 @@ def test_probabilities_are_those_of_jax(with_graph, name, shape):
 
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_statistics_that_nobody_reads_do_no_harm(make_bundle, name):
-    plain = make_bundle(data__normalize="none")
+    plain = make_bundle(data__normalize="none", train__augment=False)
     image = grey(32, 32).astype(np.float32) / 255
     a, b = (
         predictor.Predictor(plain, engine=engine).probabilities(image)
