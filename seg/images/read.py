@@ -28,7 +28,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
-from seg import images
+from seg import config, images
 from seg.images import pixel_types, raster, tiff
 
 MAX_PIXELS = 2**28  # rows x columns x pages, 16384 x 16384
@@ -71,7 +71,7 @@ def read_image(
     Raises ImageError, also for NaN and infinite values.
     """
     with _opened(source, name) as (file, name, size):
-        if _is_tiff(file, name):
+        if is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=False)
         else:
             pixels = _raster(file, name, size, select, mask=False)
@@ -86,7 +86,7 @@ def read_mask(
     Raises ImageError, also for fractions and for channels that differ.
     """
     with _opened(source, name) as (file, name, size):
-        if _is_tiff(file, name):
+        if is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=True)
             lossy = False
         else:
@@ -100,7 +100,7 @@ def read_header(
 ) -> Header:
     """Reads size and orientation without decoding; raises ImageError."""
     with _opened(source, name) as (file, name, size):
-        if _is_tiff(file, name):
+        if is_tiff(file, name):
             with tiff.opened(file, name, size) as plan:
                 _check_tiff(plan, name, size)
                 rows = plan.shape[plan.axes.index("Y")]
@@ -144,18 +144,30 @@ def _opened(
     if not isinstance(source, bytes):
         name = name or str(source)
     name = name or "image"
-    try:
+    with explained(name):
         if isinstance(source, bytes):
             file: BinaryIO = io.BytesIO(source)
         else:
             file = open(source, "rb")  # noqa: SIM115
         with file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            if not size:
-                raise images.ImageError(f"{name}: an empty file; copy it again")
-            yield file, name, size
-    except images.ImageError:
+            yield file, name, file_size(file, name)
+
+
+def file_size(file: BinaryIO, name: str) -> int:
+    """In bytes; ImageError where there are none."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if not size:
+        raise images.ImageError(f"{name}: an empty file; copy it again")
+    return size
+
+
+@contextlib.contextmanager
+def explained(name: str) -> Iterator[None]:
+    """Whatever fails in this block is an ImageError of the file `name`."""
+    try:
+        yield
+    except config.UserError:
         raise
     except FileNotFoundError as error:
         raise images.ImageError(
@@ -190,7 +202,8 @@ def _magic(file: BinaryIO) -> bytes:
     return start
 
 
-def _is_tiff(file: BinaryIO, name: str) -> bool:
+def is_tiff(file: BinaryIO, name: str) -> bool:
+    """Whether a file is TIFF, by its bytes; ImageError if no image at all."""
     start = _magic(file)
     if start[:4] in _TIFF_MAGIC:
         return True

@@ -1,4 +1,4 @@
-"""Decodes TIFF, with axes by name: what `read` uses for TIFF files.
+"""Decodes TIFF, with axes by name: what `read` and `slide` use for TIFF files.
 
 The axes come from the file's own metadata (OME, ImageJ, tifffile) or from its
 tags; nothing is guessed from the sizes. Y and X are the image, C and S its
@@ -72,17 +72,30 @@ def opened(file: BinaryIO, name: str, size: int) -> Iterator[Plan]:
 
     Raises ImageError where there are several, or none, or a page is cut off.
     """
+    with listening(), load(file, name, size) as plan:
+        yield plan
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+    """Keeps what tifffile logs in this block, for `load` to look at."""
     token = _complaints.set([])
     try:
-        # OME-XML can name other files; an untrusted one could name any
-        with tifffile.TiffFile(
-            file, name=os.path.basename(name), _multifile=False
-        ) as tif:
-            plan = _plan(tif, name)
-            _check_whole(plan, name, size)
-            yield plan
+        yield
     finally:
         _complaints.reset(token)
+
+
+@contextlib.contextmanager
+def load(file: BinaryIO, name: str, size: int) -> Iterator[Plan]:
+    """`opened`, for a file that stays open; to be entered in `listening`."""
+    # OME-XML can name other files; an untrusted one could name any
+    with tifffile.TiffFile(
+        file, name=os.path.basename(name), _multifile=False
+    ) as tif:
+        plan = _plan(tif, name)
+        _check_whole(plan, name, size)
+        yield plan
 
 
 def _plan(tif: tifffile.TiffFile, name: str) -> Plan:
@@ -160,23 +173,38 @@ def decode(plan: Plan, name: str, select: str, *, mask: bool) -> np.ndarray:
     Palettes become RGB and inverted greys are inverted back, but for a mask,
     whose codes stay; alpha is dropped.
     """
-    index, kept = _choose(plan, name, parse_select(select, name))
-    pixels = _pixels(plan, name)[index]
-    channels = [axis for axis in kept if axis in _CHANNELS]
-    order = [kept.index(axis) for axis in ("Y", "X", *channels)]
+    index, kept = choose(plan.axes, plan.shape, name, select)
+    pixels = channels_last(_pixels(plan, name)[index], kept)
+    pixels = resolve(plan, name, pixels, kept, mask=mask)
+    return upright(pixels, plan.orientation)
+
+
+def channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:
+    """[H, W, C] (C from 1) of pixels with axes Y, X and any of C and S."""
+    channels = [axis for axis in axes if axis in _CHANNELS]
+    order = [axes.index(axis) for axis in ("Y", "X", *channels)]
     pixels = pixels.transpose(order)
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return pixels.reshape(*pixels.shape[:2], -1)
+
+
+def resolve(
+    plan: Plan, name: str, pixels: np.ndarray, kept: str, *, mask: bool
+) -> np.ndarray:
+    """[H, W, C] by what its values mean: `decode`, but for the rotation.
+
+    Works on any rows of the image; `kept` are the axes of `choose`.
+    """
     photometric = plan.page.photometric
     if photometric == tifffile.PHOTOMETRIC.SEPARATED:
         raise images.ImageError(f"{name}: CMYK colours; save it as RGB or grey")
     if photometric == tifffile.PHOTOMETRIC.PALETTE and not mask:
         colours = (plan.page.colormap.T // 256).astype(np.uint8)
-        pixels = colours[pixels[..., 0]]
-    elif photometric == tifffile.PHOTOMETRIC.MINISWHITE and not mask:
-        pixels = _inverted(pixels)
-    elif "S" in kept and _has_alpha(plan.page):
-        pixels = pixels[..., :-1]
-    return upright(pixels, plan.orientation)
+        return colours[pixels[..., 0]]
+    if photometric == tifffile.PHOTOMETRIC.MINISWHITE and not mask:
+        return _inverted(pixels)
+    if "S" in kept and _has_alpha(plan.page):
+        return pixels[..., :-1]
+    return pixels
 
 
 def _pixels(plan: Plan, name: str) -> np.ndarray:
@@ -226,13 +254,17 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels
 
 
-def _choose(
-    plan: Plan, name: str, wanted: dict[str, int]
+def choose(
+    axes: str, shape: tuple[int, ...], name: str, select: str
 ) -> tuple[tuple[int | slice, ...], str]:
-    """An index into the series, and the axes that it leaves."""
+    """An index into an array of these axes, and the axes that it leaves.
+
+    Raises ImageError for an axis that needs a choice, or has no such entry.
+    """
+    wanted = parse_select(select, name)
     index: list[int | slice] = []
     kept = ""
-    for axis, length in zip(plan.axes, plan.shape, strict=True):
+    for axis, length in zip(axes, shape, strict=True):
         if axis in "YX" or (axis in _CHANNELS and axis not in wanted):
             index.append(slice(None))
             kept += axis
@@ -248,14 +280,14 @@ def _choose(
         else:
             what = _NAMES.get(axis, f"entries along {axis}")
             raise images.ImageError(
-                f"{name}: a stack of {length} {what} (axes {plan.axes}, "
-                f"shape {plan.shape}); choose one with select='{axis}=0' to "
+                f"{name}: a stack of {length} {what} (axes {axes}, "
+                f"shape {shape}); choose one with select='{axis}=0' to "
                 f"'{axis}={length - 1}', or save it as a file of its own"
             )
-    missing = set(wanted) - set(plan.axes)
+    missing = set(wanted) - set(axes)
     if missing:
         raise images.ImageError(
             f"{name}: has no axis {', '.join(sorted(missing))}; its axes are "
-            f"{plan.axes}"
+            f"{axes}"
         )
     return tuple(index), kept
