@@ -1,0 +1,218 @@
+"""Images of any size, by strips of rows: slides.
+
+    with slide.open_slide("slide.ome.tif") as image:
+        for top in range(0, image.shape[0], 192):
+            strip = image.rows(top, min(top + 256, image.shape[0]))
+
+Read are tiled and stripped TIFF, BigTIFF and OME-TIFF, and OME-Zarr 0.4 and
+0.5; the pixels are those of `read.read_image`. Only the chunks (tiles, strips
+of TIFF, chunks of Zarr) that the rows touch are decoded, and the last ones are
+kept: reading from the top down, with overlap, decodes each chunk once, in the
+memory of the rows and of a row of chunks. There is no limit on the size of
+the image, only one on a row of chunks, `MAX_STRIP_BYTES`.
+
+PNG, JPEG, and TIFF whose chunks are as high as the image or that are stored
+turned by 90 degrees, are read at once by `read.read_image`, with its limits.
+
+Whatever is wrong with a file, at the door or in a later row, is an ImageError
+of one line that starts with its name.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+from typing import Protocol, Self
+
+import numpy as np
+
+from seg import images
+from seg.images import pixel_types, read, slide_tiff, slide_zarr, tiff
+
+LARGE = 64_000_000  # pixels, from which on an image is worked on by strips
+MAX_STRIP_BYTES = 2**30
+
+
+class Bands(Protocol):
+    """The rows of an image as they are stored, `height` at a time.
+
+    shape: (H, W) as stored.
+    dtype: as stored.
+    n_bytes: that the decoding of one band takes.
+    """
+
+    shape: tuple[int, int]
+    n_channels: int
+    dtype: np.dtype
+    height: int
+    n_bytes: int
+
+    def band(self, i: int) -> np.ndarray:
+        """Rows [i * height, (i + 1) * height) as [h, W, C]."""
+
+
+class Slide:
+    """An open image, read by rows; a context manager.
+
+    shape: (H, W), upright.
+    """
+
+    def __init__(
+        self,
+        bands: Bands,
+        name: str,
+        orientation: int = 1,
+        files: contextlib.ExitStack | None = None,
+    ) -> None:
+        """Made by `open_slide`; takes over `files`, to close them."""
+        if bands.dtype.kind not in "biuf":
+            raise images.ImageError(
+                f"{name}: pixels of type {bands.dtype}; save real numbers"
+            )
+        if bands.n_bytes > MAX_STRIP_BYTES:
+            raise images.ImageError(
+                f"{name}: decoding {bands.height} rows takes "
+                f"{bands.n_bytes / 1e6:.0f} MB, at most "
+                f"{MAX_STRIP_BYTES / 1e6:.0f} are given; save it in smaller "
+                "tiles"
+            )
+        self._bands, self._name = bands, name
+        self._orientation = orientation
+        self._kept: dict[int, np.ndarray] = {}
+        self.shape = bands.shape
+        self.n_channels = bands.n_channels
+        self._files = files.pop_all() if files else contextlib.ExitStack()
+
+    @functools.cached_property
+    def dtype(self) -> np.dtype:
+        """uint8, uint16 or float32: what `rows` gives, as `read.read_image`.
+
+        Whole numbers of other types become uint16 if all of them fit: to know
+        that, the first use of this takes a pass over the image.
+        """
+        stored = self._bands.dtype
+        if stored.kind == "b" or stored == np.uint8:
+            return np.dtype(np.uint8)
+        if stored.kind == "f":
+            return np.dtype(np.float32)
+        if stored.kind == "u" and stored.itemsize == 2:
+            return np.dtype(np.uint16)
+        limit = np.iinfo(np.uint16).max
+        with read.explained(self._name):
+            for i in range(-(-self.shape[0] // self._bands.height)):
+                band = self._bands.band(i)
+                if band.min() < 0 or band.max() > limit:
+                    return np.dtype(np.float32)
+        return np.dtype(np.uint16)
+
+    def rows(self, top: int, bottom: int) -> np.ndarray:
+        """Rows [top, bottom) at full width, [bottom - top, W, C].
+
+        Raises ImageError where they are damaged, NaN or infinite; ValueError
+        where the image has no such rows.
+        """
+        if not 0 <= top < bottom <= self.shape[0]:
+            raise ValueError(f"rows {top} to {bottom} of {self.shape[0]}")
+        out = np.empty(
+            (bottom - top, self.shape[1], self.n_channels), self.dtype
+        )
+        if self._orientation in (3, 4):  # stored upside down
+            top, bottom = self.shape[0] - bottom, self.shape[0] - top
+        height = self._bands.height
+        needed = range(top // height, (bottom - 1) // height + 1)
+        # what the last call did not use is not used again from the top down
+        self._kept = {i: self._kept[i] for i in needed if i in self._kept}
+        for i in needed:
+            start = i * height
+            band = self._kept[i] if i in self._kept else self._load(i)
+            self._kept[i] = band
+            first, last = max(top, start), min(bottom, start + len(band))
+            out[first - top : last - top] = band[first - start : last - start]
+        return np.ascontiguousarray(tiff.upright(out, self._orientation))
+
+    def _load(self, i: int) -> np.ndarray:
+        with read.explained(self._name):
+            band = self._bands.band(i)
+            if band.dtype.kind in "iu":
+                return band.astype(self.dtype, copy=False)
+            top = i * self._bands.height
+            where = f"{self._name}, rows {top} to {top + len(band) - 1}"
+            return pixel_types.storable(band, where)
+
+    def close(self) -> None:
+        """Closes the file; `rows` fails from then on."""
+        self._kept = {}
+        self._files.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Whole:
+    """An image in memory, as one band."""
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        self._pixels = pixels
+        self.shape = pixels.shape[:2]
+        self.n_channels, self.dtype = pixels.shape[2], pixels.dtype
+        # within the limits of `read`, and decoded already
+        self.height, self.n_bytes = len(pixels), 0
+
+    def band(self, i: int) -> np.ndarray:
+        return self._pixels
+
+
+def open_slide(source: str | os.PathLike[str], *, select: str = "") -> Slide:
+    """Opens an image to be read by rows.
+
+    Args:
+      source: a file, or the folder of an OME-Zarr image.
+      select: of a stack, the plane to take, as "Z=3" or "Z=3,T=0".
+
+    Raises ImageError; UserError where a library is missing.
+    """
+    path, name = pathlib.Path(source), str(source)
+    with contextlib.ExitStack() as files, read.explained(name):
+        if slide_zarr.is_zarr(path):
+            return Slide(slide_zarr.ZarrBands(path, name, select), name)
+        plan, size = _plan(path, name, files)
+        if plan is None or not slide_tiff.suits(plan):
+            return Slide(_Whole(read.read_image(path, select=select)), name)
+        bands = slide_tiff.TiffBands(plan, name, size, select)
+        return Slide(bands, name, plan.orientation, files)
+
+
+def is_slide(path: str | os.PathLike[str]) -> bool:
+    """Whether an image is to be read by strips, from its header alone.
+
+    True for a Zarr folder, and for a TIFF over `LARGE` that can be read so.
+    False also for what cannot be read at all.
+    """
+    path = pathlib.Path(path)
+    if slide_zarr.is_zarr(path):
+        return True
+    try:
+        with contextlib.ExitStack() as files, read.explained(str(path)):
+            plan, _ = _plan(path, str(path), files)
+            if plan is None:
+                return False
+            n_rows = plan.shape[plan.axes.index("Y")]
+            n_pixels = n_rows * plan.shape[plan.axes.index("X")]
+            return n_pixels > LARGE and slide_tiff.suits(plan)
+    except images.ImageError:
+        return False
+
+
+def _plan(
+    path: pathlib.Path, name: str, files: contextlib.ExitStack
+) -> tuple[tiff.Plan | None, int]:
+    """What a TIFF holds (None: no TIFF), and its size in bytes."""
+    file = files.enter_context(open(path, "rb"))  # noqa: SIM115
+    size = read.file_size(file, name)
+    if not read.is_tiff(file, name):
+        return None, size
+    with tiff.listening():
+        return files.enter_context(tiff.load(file, name, size)), size

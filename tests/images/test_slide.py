@@ -1,0 +1,770 @@
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from seg import images
+from seg.images import read, slide, slide_tiff, slide_zarr
+
+RNG = np.random.default_rng(0)
+TILED = {"tile": (64, 48)}
+LOW = {"rowsperstrip": 7}
+
+
+def smooth(shape, dtype=np.uint8):
+    """Values that every codec takes and that differ from row to row."""
+    steps = RNG.integers(-3, 4, shape).cumsum(0)
+    if np.dtype(dtype).kind == "f":
+        return (steps / 7).astype(dtype)
+    return (steps % 251).astype(dtype)
+
+
+def write(path, array, **options):
+    tifffile.imwrite(path, array, **options)
+    return path
+
+
+def by_strips(opened, window=50, step=37):
+    """The image out of windows that overlap; they agree where they do."""
+    n_rows, n_columns = opened.shape
+    out = np.zeros((n_rows, n_columns, opened.n_channels), opened.dtype)
+    for top in range(0, n_rows, step):
+        strip = opened.rows(top, min(top + window, n_rows))
+        assert strip.dtype == opened.dtype
+        known = max(0, min(window - step, len(strip))) if top else 0
+        np.testing.assert_array_equal(strip[:known], out[top : top + known])
+        out[top : top + len(strip)] = strip
+    return out
+
+
+def assert_like_read(path, select=""):
+    """A slide has the very pixels of `read_image`, decoded by bands."""
+    expected = read.read_image(path, select=select)
+    with slide.open_slide(path, select=select) as opened:
+        assert opened.shape == expected.shape[:2]
+        assert opened.n_channels == expected.shape[2]
+        assert opened.dtype == expected.dtype
+        np.testing.assert_array_equal(by_strips(opened), expected)
+        assert isinstance(opened._bands, slide_tiff.TiffBands)
+
+
+@pytest.fixture(autouse=True)
+def low_bands(monkeypatch):
+    """Bands of a few rows, so that a small image has several."""
+    monkeypatch.setattr(slide_tiff, "_ROWS", 16)
+    monkeypatch.setattr(slide_zarr, "_ROWS", 16)
+
+
+CODECS = ("none", "zlib", "lzw", "packbits", "zstd", "lzma")
+
+
+@pytest.mark.parametrize("layout", [TILED, LOW], ids=["tiled", "stripped"])
+@pytest.mark.parametrize("compression", CODECS)
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "f4", "f8", "i2", "?"])
+def test_types_and_compressions_are_those_of_read(
+    tmp_path, layout, compression, dtype
+):
+    array = smooth((150, 100), np.dtype(dtype))
+    path = write(
+        tmp_path / "a.tif",
+        array,
+        compression=None if compression == "none" else compression,
+        byteorder=">" if dtype == ">u2" else "<",
+        **layout,
+    )
+    assert_like_read(path)
+
+
+@pytest.mark.parametrize("layout", [TILED, LOW, {}], ids=str)
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("n_channels", [2, 3, 4, 5])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_channels_are_those_of_read(
+    tmp_path, layout, planar, n_channels, bigtiff
+):
+    array = smooth((150, 100, n_channels))
+    if planar == "separate":
+        array = np.moveaxis(array, -1, 0).copy()
+    path = write(
+        tmp_path / "a.tif",
+        array,
+        photometric="rgb" if n_channels in (3, 4) else "minisblack",
+        planarconfig=planar,
+        bigtiff=bigtiff,
+        compression="zlib" if layout else None,
+        **layout,
+    )
+    assert_like_read(path)
+
+
+@pytest.mark.parametrize("shape", [(64, 48), (128, 96), (65, 49), (150, 1)])
+@pytest.mark.parametrize("predictor", [False, True])
+def test_the_last_tiles_are_cut_as_the_image_is(tmp_path, shape, predictor):
+    if shape == (64, 48):
+        pytest.skip("one tile is the whole image")
+    array = smooth(shape, np.uint16)
+    path = write(
+        tmp_path / "a.tif",
+        array,
+        compression="zlib",
+        predictor=predictor,
+        **TILED,
+    )
+    assert_like_read(path)
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "select"),
+    [
+        ("CYX", (4, 150, 100), ""),
+        ("CYX", (4, 150, 100), "C=2"),
+        ("YXC", (150, 100, 2), ""),
+        ("ZYX", (3, 150, 100), "Z=1"),
+        ("TZCYX", (2, 3, 2, 150, 100), "Z=2,T=1"),
+        ("TCZYX", (2, 2, 3, 150, 100), "Z=2,T=0"),
+        ("TCZYX", (2, 2, 3, 150, 100), "Z=2,T=0,C=1"),
+        ("CYXS", (2, 150, 100, 3), ""),
+    ],
+)
+@pytest.mark.parametrize("layout", [TILED, LOW, {}], ids=str)
+@pytest.mark.parametrize("kind", ["tif", "ome.tif"])
+def test_axes_go_by_their_names(tmp_path, axes, shape, select, layout, kind):
+    if kind == "ome.tif" and axes == "YXC":
+        pytest.skip("not in OME")
+    path = write(
+        tmp_path / f"a.{kind}",
+        smooth(shape, np.uint8 if "S" in axes else np.uint16),
+        photometric="rgb" if "S" in axes else "minisblack",
+        metadata={"axes": axes},
+        planarconfig="contig" if axes == "YXC" else None,
+        compression="zlib" if layout else None,
+        **layout,
+    )
+    assert_like_read(path, select)
+
+
+def test_an_imagej_hyperstack_is_read_from_its_one_page(tmp_path):
+    path = write(
+        tmp_path / "a.tif",
+        smooth((3, 2, 150, 100), np.uint16),
+        imagej=True,
+        metadata={"axes": "ZCYX"},
+    )
+    assert_like_read(path, "Z=1")
+
+
+@pytest.mark.parametrize("layout", [TILED, LOW], ids=["tiled", "stripped"])
+def test_palettes_inverted_greys_and_bits_are_resolved(tmp_path, layout):
+    codes = smooth((150, 100))
+    palette = RNG.integers(0, 2**16, (3, 256), np.uint16)
+    assert_like_read(
+        write(
+            tmp_path / "palette.tif",
+            codes,
+            photometric="palette",
+            colormap=palette,
+            compression="zlib",
+            **layout,
+        )
+    )
+    assert_like_read(
+        write(tmp_path / "white.tif", codes, photometric="miniswhite", **layout)
+    )
+
+
+def test_jpeg_tiles_of_a_scanner_are_decoded_by_rows(tmp_path):
+    path = write(
+        tmp_path / "a.tif",
+        smooth((200, 180, 3)),
+        photometric="ycbcr",
+        compression="jpeg",
+        subsampling=(2, 2),
+        tile=(64, 64),
+    )
+    assert_like_read(path)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(tmp_path, orientation):
+    path = write(
+        tmp_path / "a.tif",
+        smooth((150, 100)),
+        compression="zlib",
+        extratags=[(274, "H", 1, orientation, True)],
+        **TILED,
+    )
+    expected = read.read_image(path)
+    with slide.open_slide(path) as opened:
+        assert opened.shape == expected.shape[:2]
+        np.testing.assert_array_equal(by_strips(opened), expected)
+
+
+def test_level_0_of_a_pyramid_is_read(tmp_path):
+    array = smooth((300, 200))
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(array, subifds=1, **TILED)
+        tif.write(array[::2, ::2], subfiletype=1, **TILED)
+    assert_like_read(path)
+
+
+def test_tiles_left_out_are_what_read_makes_of_them(tmp_path):
+    def tiles():
+        for i in range(9):
+            yield None if i % 2 else smooth((64, 48))
+
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, tiles(), shape=(192, 144), dtype="u1", compression="zlib", **TILED
+    )
+    assert_like_read(path)
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_whole_numbers_of_other_types_keep_their_values(tmp_path, value):
+    array = smooth((150, 100), np.int32)
+    assert_like_read(write(tmp_path / "a.tif", array, **TILED))
+    array[149, 99] = value
+    assert_like_read(write(tmp_path / "b.tif", array, **TILED))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "tif"])
+def test_what_has_no_bands_is_read_at_once(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    Image.fromarray(smooth((90, 70, 3))).save(path)
+    with slide.open_slide(path) as opened:
+        np.testing.assert_array_equal(by_strips(opened), read.read_image(path))
+
+
+def test_the_limits_of_reading_at_once_hold(tmp_path, monkeypatch):
+    path = write(
+        tmp_path / "a.tif",
+        smooth((90, 70)),
+        compression="zlib",
+        rowsperstrip=90,
+    )
+    monkeypatch.setattr(read, "MAX_PIXELS", 6000)
+    with pytest.raises(images.ImageError, match="at most 0 are read"):
+        slide.open_slide(path)
+    path = write(tmp_path / "a.tif", smooth((90, 70)), **TILED)
+    with slide.open_slide(path) as opened:  # by strips there is none
+        assert opened.shape == (90, 70)
+
+
+class Counted:
+    """Which chunks of a TIFF were decoded, how many times."""
+
+    def __init__(self, monkeypatch):
+        self.n_decoded = {}
+        decode = tifffile.TiffPage.decode.func
+
+        def counting(page):
+            inner = decode(page)
+
+            def decode_one(data, index, **options):
+                self.n_decoded[index] = self.n_decoded.get(index, 0) + 1
+                return inner(data, index, **options)
+
+            return decode_one
+
+        counted = property(counting)
+        monkeypatch.setattr(tifffile.TiffPage, "decode", counted)
+
+
+@pytest.mark.parametrize("height", [48, 256, 1024])
+def test_each_tile_is_decoded_once_and_only_where_rows_touch_it(
+    tmp_path, monkeypatch, height
+):
+    array = smooth((2048, 300))
+    path = write(
+        tmp_path / "a.tif", array, tile=(height, 128), compression="zlib"
+    )
+    counted = Counted(monkeypatch)
+    with slide.open_slide(path) as opened:
+        by_strips(opened, 256, 192)
+    n_tiles = -(-2048 // height) * 3
+    assert counted.n_decoded == dict.fromkeys(range(n_tiles), 1)
+    counted.n_decoded.clear()
+    with slide.open_slide(path) as opened:
+        np.testing.assert_array_equal(
+            opened.rows(1110, 1120)[..., 0], array[1110:1120]
+        )
+    assert len(counted.n_decoded) == 3
+
+
+def test_memory_is_a_few_rows_of_tiles_whatever_the_height(tmp_path):
+    def tiles():
+        for _ in range(16 * 4):
+            yield smooth((256, 256))
+
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path,
+        tiles(),
+        shape=(4096, 1024),
+        dtype="u1",
+        tile=(256, 256),
+        compression="zlib",
+    )
+    tracemalloc.start()
+    with slide.open_slide(path) as opened:
+        for top in range(0, 4096, 192):
+            opened.rows(top, min(top + 256, 4096))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 6 * 256 * 1024
+
+
+def test_a_bomb_in_one_row_of_tiles_is_refused_before_it_goes_off(tmp_path):
+    path = write(
+        tmp_path / "a.tif",
+        smooth((32, 32)),
+        compression="zlib",
+        tile=(16, 16),
+        metadata=None,
+    )
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tags = tif.pages[0].tags
+        for tag in ("ImageWidth", "ImageLength"):
+            tags[tag].overwrite(2**16)
+        for tag in ("TileWidth", "TileLength"):
+            tags[tag].overwrite(2**15)
+    with pytest.raises(images.ImageError, match="save it in smaller tiles"):
+        slide.open_slide(path)
+
+
+@pytest.mark.parametrize("layout", [TILED, LOW], ids=["tiled", "stripped"])
+@pytest.mark.parametrize("compression", [None, "zlib", "lzw", "zstd", "jpeg"])
+def test_what_is_cut_off_is_an_error_not_zeros(tmp_path, layout, compression):
+    layout = {"tile": (64, 48)} if layout is TILED else {"rowsperstrip": 8}
+    path = write(
+        tmp_path / "a.tif",
+        smooth((150, 100)),
+        compression=compression,
+        **layout,
+    )
+    with tifffile.TiffFile(path) as tif:
+        offsets = tif.pages[0].dataoffsets
+        counts = tif.pages[0].databytecounts
+    content = path.read_bytes()
+    path.write_bytes(content[: offsets[-1] + counts[-1] // 2])
+    with pytest.raises(images.ImageError, match="truncated"):
+        slide.open_slide(path)
+    assert not slide.is_slide(path)
+
+
+@pytest.mark.parametrize("compression", ["zlib", "zstd", "jpeg"])
+def test_a_damaged_tile_is_an_error_where_it_is_read(tmp_path, compression):
+    path = write(
+        tmp_path / "a.tif",
+        smooth((192, 100)),
+        compression=compression,
+        tile=(64, 112),
+    )
+    with tifffile.TiffFile(path) as tif:
+        offset = tif.pages[0].dataoffsets[1]
+        count = tif.pages[0].databytecounts[1]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + count] = bytes(count)
+    path.write_bytes(content)
+    with slide.open_slide(path) as opened:
+        opened.rows(0, 64)
+        with pytest.raises(images.ImageError, match="corrupt") as failed:
+            opened.rows(60, 70)
+        assert str(failed.value).startswith(str(path))
+        assert "\n" not in str(failed.value)
+        opened.rows(128, 192)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_a_file_cut_while_it_is_read_is_an_error(tmp_path, compression):
+    path = write(
+        tmp_path / "a.tif",
+        smooth((300, 100)),
+        compression=compression,
+        **TILED,
+    )
+    with slide.open_slide(path) as opened:
+        opened.rows(0, 10)
+        with open(path, "r+b") as file:
+            file.truncate(2000)
+        with pytest.raises(images.ImageError, match="truncated"):
+            opened.rows(200, 300)
+
+
+def test_no_byte_changed_breaks_more_than_the_file(tmp_path):
+    path = write(
+        tmp_path / "a.tif", smooth((150, 100)), compression="zlib", **TILED
+    )
+    content = path.read_bytes()
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        broken = bytearray(content)
+        for position in rng.integers(0, len(broken), 3):
+            broken[position] = rng.integers(256)
+        broken = broken[: rng.integers(1, 2 * len(broken))]
+        path.write_bytes(broken)
+        try:
+            with slide.open_slide(path) as opened:
+                by_strips(opened)
+        except images.ImageError as error:
+            assert str(error).startswith(str(path))
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_no_numbers_are_found_by_their_rows(tmp_path, bad):
+    array = smooth((150, 100), np.float32)
+    array[130, 5] = bad
+    path = write(tmp_path / "a.tif", array, **TILED)
+    with slide.open_slide(path) as opened:
+        opened.rows(0, 100)
+        with pytest.raises(images.ImageError, match="rows 128 to 149: 1 value"):
+            opened.rows(100, 150)
+
+
+@pytest.mark.parametrize(
+    ("array", "options", "message"),
+    [
+        (np.zeros((150, 100), np.complex64), {}, "complex64"),
+        (
+            np.zeros((150, 100, 4), np.uint8),
+            {"photometric": "separated"},
+            "CMYK",
+        ),
+        (
+            np.zeros((3, 150, 100), np.uint8),
+            {"metadata": {"axes": "ZYX"}, "photometric": "minisblack"},
+            "select='Z=0'",
+        ),
+    ],
+)
+def test_what_read_refuses_is_refused_at_the_door(
+    tmp_path, array, options, message
+):
+    path = write(tmp_path / "a.tif", array, **TILED, **options)
+    with pytest.raises(images.ImageError, match=message):
+        slide.open_slide(path)
+
+
+def test_what_is_no_image_is_refused(tmp_path):
+    cases = {"none.tif": None, "empty.tif": b"", "text.tif": b"hello there"}
+    for name, content in cases.items():
+        path = tmp_path / name
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(images.ImageError, match=name):
+            slide.open_slide(path)
+        assert not slide.is_slide(path)
+    with pytest.raises(images.ImageError, match=r"directory"):
+        slide.open_slide(tmp_path)
+    assert not slide.is_slide(tmp_path)
+
+
+def test_rows_that_are_not_there_are_a_mistake_of_the_caller(tmp_path):
+    path = write(tmp_path / "a.tif", smooth((150, 100)), **TILED)
+    with slide.open_slide(path) as opened:
+        for top, bottom in ((-1, 5), (5, 5), (6, 5), (0, 151)):
+            with pytest.raises(ValueError, match="of 150"):
+                opened.rows(top, bottom)
+
+
+def test_a_slide_is_large_and_has_bands(tmp_path, monkeypatch):
+    tiled = write(tmp_path / "a.tif", smooth((150, 100)), **TILED)
+    whole = write(
+        tmp_path / "b.tif",
+        smooth((150, 100)),
+        compression="zlib",
+        rowsperstrip=150,
+    )
+    picture = tmp_path / "c.png"
+    Image.fromarray(smooth((150, 100))).save(picture)
+    assert not slide.is_slide(tiled)
+    monkeypatch.setattr(slide, "LARGE", 14_999)
+    assert slide.is_slide(tiled)
+    assert not slide.is_slide(whole)
+    assert not slide.is_slide(picture)
+    monkeypatch.setattr(slide, "LARGE", 15_000)
+    assert not slide.is_slide(tiled)
+
+
+def test_slides_open_side_by_side_and_close_in_any_order(tmp_path):
+    array = smooth((150, 100))
+    paths = [
+        write(tmp_path / f"{i}.tif", array + np.uint8(i), **TILED)
+        for i in range(3)
+    ]
+    opened = [slide.open_slide(path) for path in paths]
+    for i, one in itertools.chain(enumerate(opened), enumerate(opened)):
+        np.testing.assert_array_equal(
+            one.rows(70, 90)[..., 0], array[70:90] + np.uint8(i)
+        )
+    for one in opened:
+        one.close()
+    pathlib.Path(paths[0]).unlink()
+
+
+def ome_zarr(path, array, axes, version, **options):
+    """An OME-Zarr image by hand: metadata as the two versions have them."""
+    zarr = pytest.importorskip("zarr")
+    kinds = {"t": "time", "c": "channel"}
+    multiscales = [
+        {
+            "name": "image",
+            "axes": [
+                {"name": axis, "type": kinds.get(axis, "space")}
+                for axis in axes
+            ],
+            "datasets": [
+                {
+                    "path": f"level{i}",
+                    "coordinateTransformations": [
+                        {"type": "scale", "scale": [1.0] * array.ndim}
+                    ],
+                }
+                for i in range(2)
+            ],
+        }
+    ]
+    if version == "0.4":
+        multiscales[0]["version"] = "0.4"
+        attributes, zarr_format = {"multiscales": multiscales}, 2
+        options.setdefault(
+            "chunk_key_encoding", {"name": "v2", "separator": "/"}
+        )
+    else:
+        attributes = {"ome": {"version": "0.5", "multiscales": multiscales}}
+        zarr_format = 3
+    group = zarr.create_group(
+        path, zarr_format=zarr_format, attributes=attributes
+    )
+    group.create_array("level0", data=array, **options)
+    group.create_array("level1", data=array[..., ::2, ::2], chunks="auto")
+    return path
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("dtype", ["u1", "u2", ">u2", "f4", "f8", "i2", "?"])
+@pytest.mark.parametrize("chunks", [(64, 48), (7, 100), (150, 100), (1, 1000)])
+def test_a_zarr_has_the_pixels_that_were_put_in(
+    tmp_path, version, dtype, chunks
+):
+    array = smooth((150, 100), np.dtype(dtype))
+    path = ome_zarr(tmp_path / "a.zarr", array, "yx", version, chunks=chunks)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
+    expected = read.read_image(tmp_path / "a.tif")
+    assert slide.is_slide(path)
+    with slide.open_slide(path) as opened:
+        assert opened.dtype == expected.dtype
+        np.testing.assert_array_equal(by_strips(opened), expected)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize(
+    ("axes", "chunks", "select", "index"),
+    [
+        ("cyx", (1, 64, 48), "", ()),
+        ("cyx", (2, 64, 48), "", ()),
+        ("cyx", (2, 64, 48), "C=1", (1,)),
+        ("zyx", (2, 64, 48), "Z=2", (2,)),
+        ("tczyx", (1, 1, 1, 64, 48), "Z=2,T=1", (1, slice(None), 2)),
+        ("tczyx", (2, 2, 2, 64, 48), "Z=2,T=0,C=1", (0, 1, 2)),
+        ("tzyx", (1, 1, 64, 48), "T=1,Z=0", (1, 0)),
+    ],
+)
+def test_axes_of_a_zarr_go_by_their_names(
+    tmp_path, version, axes, chunks, select, index
+):
+    sizes = {"t": 2, "c": 3, "z": 4, "y": 150, "x": 100}
+    array = smooth(tuple(sizes[axis] for axis in axes), np.uint16)
+    path = ome_zarr(tmp_path / "a.zarr", array, axes, version, chunks=chunks)
+    expected = array[index]
+    if expected.ndim == 2:
+        expected = expected[None]
+    with slide.open_slide(path, select=select) as opened:
+        assert opened.n_channels == len(expected)
+        np.testing.assert_array_equal(
+            by_strips(opened), np.moveaxis(expected, 0, -1)
+        )
+    if select and axes != "cyx":
+        with pytest.raises(images.ImageError, match=r"select='[TZ]=0'"):
+            slide.open_slide(path)
+
+
+def codecs():
+    import zarr
+
+    return {
+        "zlib": {"compressors": {"id": "zlib", "level": 1}},
+        "blosc": {"compressors": {"id": "blosc", "cname": "lz4"}},
+        "none": {"compressors": None},
+        "dots": {"chunk_key_encoding": {"name": "v2", "separator": "."}},
+        "F": {"order": "F"},
+        "gzip": {"compressors": zarr.codecs.GzipCodec()},
+        "shards": {"shards": (128, 144)},
+        "crc": {"compressors": zarr.codecs.Crc32cCodec()},
+        "transposed": {"filters": zarr.codecs.TransposeCodec(order=(1, 0))},
+    }
+
+
+@pytest.mark.parametrize(
+    ("version", "codec"),
+    [("0.4", codec) for codec in ("zlib", "blosc", "none", "dots", "F")]
+    + [("0.5", codec) for codec in ("gzip", "shards", "crc", "transposed")],
+)
+def test_every_packing_of_a_zarr_is_read(tmp_path, version, codec):
+    pytest.importorskip("zarr")
+    array = smooth((300, 200), np.uint16)
+    path = ome_zarr(
+        tmp_path / "a.zarr",
+        array,
+        "yx",
+        version,
+        chunks=(64, 48),
+        **codecs()[codec],
+    )
+    with slide.open_slide(path) as opened:
+        np.testing.assert_array_equal(by_strips(opened)[..., 0], array)
+
+
+def test_each_chunk_of_a_zarr_is_read_once(tmp_path, monkeypatch):
+    zarr = pytest.importorskip("zarr")
+    array = smooth((1000, 300))
+    path = ome_zarr(tmp_path / "a.zarr", array, "yx", "0.4", chunks=(128, 128))
+    taken = []
+    get = zarr.storage.LocalStore.get
+
+    async def counting(self, key, *args, **options):
+        taken.append(key)
+        return await get(self, key, *args, **options)
+
+    with slide.open_slide(path) as opened:
+        monkeypatch.setattr(zarr.storage.LocalStore, "get", counting)
+        by_strips(opened, 256, 192)
+    assert sorted(taken) == sorted(
+        f"level0/{i}/{j}" for i in range(8) for j in range(3)
+    )
+
+
+def test_the_image_inside_a_bioformats2raw_folder_is_found(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    array = smooth((150, 100))
+    path = tmp_path / "a.zarr"
+    zarr.create_group(
+        path, zarr_format=2, attributes={"bioformats2raw.layout": 3}
+    )
+    ome_zarr(path / "0", array, "yx", "0.4", chunks=(64, 48))
+    for inside in (path, path / "0"):
+        assert slide.is_slide(inside)
+        with slide.open_slide(inside) as opened:
+            np.testing.assert_array_equal(by_strips(opened)[..., 0], array)
+    ome_zarr(path / "1", array, "yx", "0.4", chunks=(64, 48))
+    with pytest.raises(images.ImageError, match="folder of one image inside"):
+        slide.open_slide(path)
+
+
+@pytest.mark.parametrize("codec", ["none", "zlib", "blosc"])
+@pytest.mark.parametrize("share", [0.5, 0])
+def test_a_chunk_of_a_zarr_cut_off_is_an_error(tmp_path, codec, share):
+    pytest.importorskip("zarr")
+    path = ome_zarr(
+        tmp_path / "a.zarr",
+        smooth((150, 100)),
+        "yx",
+        "0.4",
+        chunks=(64, 128),
+        **codecs()[codec],
+    )
+    chunk = path / "level0/1/0"
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[: int(share * len(content))])
+    with slide.open_slide(path) as opened:
+        opened.rows(0, 64)
+        with pytest.raises(images.ImageError, match="corrupt") as failed:
+            opened.rows(60, 70)
+        assert str(failed.value).startswith(str(path))
+        assert "\n" not in str(failed.value)
+
+
+def test_folders_that_are_no_ome_zarr_are_refused_in_one_line(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    array = smooth((150, 100))
+    (tmp_path / "empty.zarr").mkdir()
+    zarr.create_array(tmp_path / "array.zarr", data=array)
+    zarr.create_group(tmp_path / "group.zarr", zarr_format=2)
+    ome_zarr(tmp_path / "axes.zarr", array, "zx", "0.4")
+    ome_zarr(tmp_path / "few.zarr", array, "y", "0.4")
+    ome_zarr(tmp_path / "up.zarr", array, "yx", "0.4")
+    ome_zarr(tmp_path / "torn.zarr", array, "yx", "0.4")
+    (tmp_path / "torn.zarr/.zattrs").write_text('{"multiscales": [{"da')
+    marks = tmp_path / "up.zarr/.zattrs"
+    attributes = json.loads(marks.read_text())
+    attributes["multiscales"][0]["datasets"][0]["path"] = "../axes.zarr/level0"
+    marks.write_text(json.dumps(attributes))
+    for path in sorted(tmp_path.iterdir()):
+        with pytest.raises(images.ImageError) as failed:
+            slide.open_slide(path)
+        assert str(failed.value).startswith(str(path))
+        assert "\n" not in str(failed.value)
+
+
+def test_a_bomb_of_one_chunk_of_zarr_is_refused(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    path = ome_zarr(tmp_path / "a.zarr", smooth((15, 10)), "yx", "0.4")
+    zarr.create_array(
+        path / "level0",
+        shape=(2**20, 2**20),
+        chunks=(2**16, 2**16),
+        dtype="u1",
+        zarr_format=2,
+        overwrite=True,
+    )
+    with pytest.raises(images.ImageError, match="save it in smaller tiles"):
+        slide.open_slide(path)
+
+
+def test_without_the_library_zarr_the_remedy_is_named(tmp_path):
+    ome_zarr(tmp_path / "a.zarr", smooth((15, 10)), "yx", "0.4")
+    program = """
+import sys
+sys.modules["zarr"] = None
+import numpy as np
+from seg import config
+from seg.images import slide, slide_write
+assert slide.is_slide("a.zarr")
+for do in (
+    lambda: slide.open_slide("a.zarr"),
+    lambda: slide_write.write_zarr(
+        "b.zarr", [np.zeros((9, 9))], (9, 9), "u1", labels=False
+    ),
+):
+    try:
+        do()
+    except config.UserError as error:
+        print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    assert all("pip install -e .[slides]" in line for line in lines)
+
+
+def test_zarr_is_not_loaded_before_it_is_needed():
+    program = (
+        "import sys; from seg.images import slide, slide_write; "
+        "assert 'zarr' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
