@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags
 
+from seg import compiler
 from seg import config as config_lib
 from seg import flags as seg_flags
 
@@ -129,5 +130,6 @@ def _config(
 
 
 if __name__ == "__main__":
+    compiler.restart()
     define()
     seg_flags.run(main)

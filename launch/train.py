@@ -11,6 +11,7 @@ import pathlib
 
 from absl import flags
 
+from seg import compiler
 from seg import config as config_lib
 from seg import flags as seg_flags
 from seg.train import stop
@@ -47,7 +48,6 @@ def _train(
 ) -> int:
     import jax
 
-    from seg import compiler
     from seg.train import mesh
 
     compiler.configure(config.train.deterministic)
@@ -77,5 +77,6 @@ def _train(
 
 
 if __name__ == "__main__":
+    compiler.restart()
     define()
     seg_flags.run(main)

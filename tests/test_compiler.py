@@ -1,6 +1,8 @@
-"""Claims about XLA's flags and its cache: the user's own always win."""
+"""Claims about XLA's flags, memory and cache: the user's own always win."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import jaxlib
@@ -86,3 +88,41 @@ def test_the_cache_of_the_environment_wins(monkeypatch, tmp_path):
     assert before == os.environ["JAX_COMPILATION_CACHE_DIR"]
     compiler.enable_cache()
     assert jax.config.jax_compilation_cache_dir == before
+
+
+TELLS = """
+import os, sys
+print(os.getpid(), os.environ.get("GLIBC_TUNABLES"), sys.argv[1:])
+from seg import compiler
+compiler.restart()
+"""
+
+
+def started(tmp_path, **environment):
+    script = tmp_path / "tells.py"
+    script.write_text(TELLS)
+    process = subprocess.run(
+        [sys.executable, "-W", "error", script, "a b", "--c"],
+        env={**os.environ, "PYTHONPATH": os.getcwd(), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line.split(maxsplit=2) for line in process.stdout.splitlines()]
+
+
+def test_a_process_starts_again_once_in_place_with_its_arguments(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if not compiler.environment():
+        pytest.skip("not glibc 2.35 or later")
+    first, second = started(tmp_path)
+    assert first[1:] == ["None", "['a b', '--c']"]
+    assert second == [first[0], "glibc.malloc.hugetlb=1", first[2]]
+
+
+def test_memory_stays_as_the_user_has_set_it(tmp_path):
+    mine = "glibc.malloc.check=0"
+    (only,) = started(tmp_path, GLIBC_TUNABLES=mine)
+    assert only[1] == mine
