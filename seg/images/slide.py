@@ -52,7 +52,7 @@ class Bands(Protocol):
 
 
 class Slide:
-    """An open image, read by rows; a context manager.
+    """An open image, read by rows, by one thread; a context manager.
 
     shape: (H, W), upright.
     """
@@ -131,12 +131,13 @@ class Slide:
         return np.ascontiguousarray(tiff.upright(out, self._orientation))
 
     def _load(self, i: int) -> np.ndarray:
-        with read.explained(self._name):
+        top = i * self._bands.height
+        bottom = min(top + self._bands.height, self._bands.shape[0])
+        where = f"{self._name}, rows {top} to {bottom - 1}"
+        with read.explained(where):
             band = self._bands.band(i)
             if band.dtype.kind in "iu":
                 return band.astype(self.dtype, copy=False)
-            top = i * self._bands.height
-            where = f"{self._name}, rows {top} to {top + len(band) - 1}"
             return pixel_types.storable(band, where)
 
     def close(self) -> None:
