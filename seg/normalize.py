@@ -12,12 +12,14 @@ and CSBDeep's choice), `standard` gives mean 0 and deviation 1, `minmax` and
 converts to float32.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
 COLUMNS = ("min", "max", "mean", "std", "p1", "p99_8", "limit")
 
+_PERCENTILES = (0.01, 0.998)
 _SCALES = {
     "percentile": ("p1", "p99_8"),
     "minmax": ("min", "max"),
@@ -27,21 +29,124 @@ _SCALES = {
 
 def measure(image: np.ndarray) -> np.ndarray:
     """Statistics of an image [H, W, C]: float32 [C, len(COLUMNS)]."""
-    pixels = image.reshape(-1, image.shape[-1])
-    limit = 1.0
-    if np.issubdtype(image.dtype, np.integer):
-        limit = float(np.iinfo(image.dtype).max)
-    low, high = np.percentile(pixels, (1, 99.8), axis=0)
-    found = (
-        pixels.min(0),
-        pixels.max(0),
-        pixels.mean(0, dtype=np.float64),
-        pixels.std(0, dtype=np.float64),
-        low,
-        high,
-        np.full(pixels.shape[1], limit),
-    )
-    return np.stack(found, -1).astype(np.float32)
+    return measure_strips(lambda: (image,), image.dtype)
+
+
+def measure_strips(
+    strips: Callable[[], Iterable[np.ndarray]], dtype: np.dtype
+) -> np.ndarray:
+    """Statistics of an image that comes in strips: float32 [C, len(COLUMNS)].
+
+    `strips()` gives all pixels as arrays [..., C] of the dtype. It is called
+    once for uint8 and uint16, else twice, and must give the same again. All
+    values are counted, so that percentiles are those of the whole image.
+    """
+    if dtype in (np.uint8, np.uint16):
+        return _measure_integers(strips, int(np.iinfo(dtype).max))
+    whole = np.issubdtype(dtype, np.integer)
+    return _measure_floats(strips, float(np.iinfo(dtype).max) if whole else 1.0)
+
+
+def _measure_integers(
+    strips: Callable[[], Iterable[np.ndarray]], limit: int
+) -> np.ndarray:
+    counts = sum(_counted(strip, limit + 1) for strip in strips())
+    rows = []
+    for count in counts:
+        (values,) = np.nonzero(count)
+        count = count[values]
+        n = int(count.sum())
+        mean = values @ count / n
+        std = np.sqrt((values - mean) ** 2 @ count / n)
+        ends = _percentiles(values, count)
+        rows.append((values[0], values[-1], mean, std, *ends, limit))
+    return np.array(rows, np.float32)
+
+
+def _measure_floats(
+    strips: Callable[[], Iterable[np.ndarray]], limit: float
+) -> np.ndarray:
+    """Counts by the upper 16 bits, then near the percentiles by all 32."""
+    low, high, total, n, counts = np.inf, -np.inf, 0.0, 0, 0
+    for strip in strips():
+        pixels = strip.reshape(-1, strip.shape[-1])
+        low = np.minimum(low, pixels.min(0))
+        high = np.maximum(high, pixels.max(0))
+        total = total + pixels.sum(0, dtype=np.float64)
+        n += len(pixels)
+        counts = counts + _counted(_sortable(pixels) >> 16, 1 << 16)
+    mean = total / n
+    # the upper halves that the four numbers around both percentiles have
+    near = [np.unique(np.searchsorted(np.cumsum(c), _ranks(n)[0], "right"))
+            for c in counts]  # fmt: skip
+    squares, kept = 0.0, [np.zeros((len(of), 1 << 16), int) for of in near]
+    for strip in strips():
+        pixels = strip.reshape(-1, strip.shape[-1])
+        squares = squares + np.square(pixels - mean).sum(0)
+        for channel, bits in enumerate(_sortable(pixels).T):
+            for i, upper in enumerate(near[channel]):
+                inside = bits[bits >> 16 == upper] & 0xFFFF
+                kept[channel][i] += np.bincount(inside, minlength=1 << 16)
+    ends = [_refined(*each) for each in zip(counts, near, kept, strict=True)]
+    limits = np.full(len(mean), limit)
+    std = np.sqrt(squares / n)
+    columns = (low, high, mean, std, *np.transpose(ends), limits)
+    return np.stack(columns, -1).astype(np.float32)
+
+
+def _refined(
+    count: np.ndarray, near: np.ndarray, kept: np.ndarray
+) -> tuple[float, float]:
+    """The percentiles: counts by upper halves, some of them known by all bits.
+
+    Those that are not known stand for themselves: none of them is asked for.
+    """
+    uppers = np.setdiff1d(np.flatnonzero(count), near)
+    bits = [uppers.astype(np.uint32) << 16]
+    counts = [count[uppers]]
+    for upper, lower in zip(near, kept, strict=True):
+        (at,) = np.nonzero(lower)
+        bits.append((np.uint32(upper) << 16) + at.astype(np.uint32))
+        counts.append(lower[at])
+    order = np.argsort(np.concatenate(bits))
+    values = _unsortable(np.concatenate(bits)[order]).astype(np.float64)
+    return _percentiles(values, np.concatenate(counts)[order])
+
+
+def _counted(keys: np.ndarray, n: int) -> np.ndarray:
+    """How often 0 to n - 1 occur in each channel: int64 [C, n]."""
+    channels = keys.reshape(-1, keys.shape[-1]).T
+    return np.stack([np.bincount(c, minlength=n) for c in channels])
+
+
+def _ranks(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which of n sorted values the percentiles lie between, and how far."""
+    exact = np.array(_PERCENTILES) * (n - 1)
+    below = np.floor(exact).astype(np.int64)
+    ranks = np.stack([below, np.minimum(below + 1, n - 1)], -1)
+    return ranks, exact - below
+
+
+def _percentiles(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Percentiles 1 and 99.8 of sorted values that occur so often."""
+    at_or_below = np.cumsum(counts)
+    ranks, part = _ranks(int(at_or_below[-1]))
+    around = values[np.searchsorted(at_or_below, ranks, "right")]
+    return around[:, 0] + (around[:, 1] - around[:, 0]) * part
+
+
+def _sortable(values: np.ndarray) -> np.ndarray:
+    """uint32 in the order of the values, which are taken as float32."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    negative = bits >> 31 == 1
+    return np.where(negative, ~bits, bits | np.uint32(1 << 31))
+
+
+def _unsortable(keys: np.ndarray) -> np.ndarray:
+    """Undoes `_sortable`."""
+    positive = keys >> 31 == 1
+    bits = np.where(positive, keys & np.uint32((1 << 31) - 1), ~keys)
+    return bits.view(np.float32)
 
 
 def apply(image: Any, stats: Any, kind: str) -> Any:

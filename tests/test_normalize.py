@@ -120,3 +120,30 @@ def test_a_tile_is_scaled_as_its_whole_image(kind):
         np.testing.assert_array_equal(
             normalize.apply(image[cut], stats, kind), whole[cut]
         )
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("height", [1, 7, 40])
+@pytest.mark.parametrize("seed", range(5))
+def test_strips_have_the_statistics_of_the_whole(dtype, height, seed):
+    """Not nearly: a slide is scaled as if it had been read at once."""
+    image = drawn(dtype, (40, 3 + 20 * seed, 2), seed)
+    if dtype is np.float32:
+        image[::3] *= -1
+        image[1::5] = 0
+    strips = [image[i : i + height] for i in range(0, len(image), height)]
+    found = normalize.measure_strips(lambda: iter(strips), image.dtype)
+    whole = normalize.measure(image)
+    exact = [normalize.COLUMNS.index(n) for n in ("min", "max", "p1", "p99_8")]
+    np.testing.assert_array_equal(found[:, exact], whole[:, exact])
+    np.testing.assert_allclose(found, whole, rtol=1e-6)
+    wanted = np.percentile(
+        image.reshape(-1, 2).astype(np.float64), (1, 99.8), axis=0
+    )
+    np.testing.assert_allclose(whole[:, exact[2:]], wanted.T, rtol=1e-6)
+
+
+def test_one_pixel_is_all_its_statistics():
+    for value in (-3.5, 0.0, 7.0):
+        (row,) = normalize.measure(np.full((1, 1, 1), value, np.float32))
+        assert row.tolist() == [value, value, value, 0, value, value, 1]
