@@ -92,6 +92,7 @@ def predict(inputs: list[str]) -> int:
                 overwrite=FLAGS.overwrite,
                 select=FLAGS.select,
                 progress=lambda items: _progress(items, signals.check),
+                check=signals.check,
             )
         except stop.Interrupted as error:
             raise flags.Stopped(
@@ -108,7 +109,7 @@ def _predict_flags() -> None:
         "formats",
         "labels,overlay,csv",
         "what to write: labels, classes, overlay, boxes, crops, "
-        "probabilities, csv",
+        "probabilities, csv, omezarr",
     )
     absl_flags.DEFINE_string(
         "engine", "auto", "what runs the network: auto, jax, onnx or openvino"

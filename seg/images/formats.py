@@ -6,13 +6,16 @@ left; a box is half open, `row0 <= row < row1`; areas are in pixels.
 """
 
 import csv
+import itertools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from seg import config
-from seg.images import write
+from seg.images import slide_write, write
 
 FIELDS = (
     "image",
@@ -31,6 +34,7 @@ FIELDS = (
     "probability",
 )
 _TEXT = ("image", "class")
+_OVERVIEW = 4096  # px, the longer side of a slide's overlay at most
 
 
 class Format(NamedTuple):
@@ -41,10 +45,21 @@ class Format(NamedTuple):
     write: called with (path, image, segmentation) for each image, or with
         (path, rows) once. A segmentation has `.labels`, `.classes`,
         `.probabilities` and `.table`, as `seg.predict` gives it.
+    write_slide: called with (path, found) for an image that is worked on by
+        strips; found is what `predict.streaming` gives. None: it is not
+        written for such an image.
+    slide_name: of that file, where it is another.
     """
 
     name: str
     write: Callable[..., None]
+    write_slide: Callable[..., None] | None = None
+    slide_name: str = ""
+
+    def file(self, stem: str, by_strips: bool = False) -> str:
+        """The name of an image's file."""
+        name = self.slide_name if by_strips else ""
+        return (name or self.name).format(stem=stem)
 
     @property
     def per_image(self) -> bool:
@@ -59,20 +74,28 @@ def write_table(
 ) -> None:
     """Writes rows as CSV: `fields` first, then what else the rows have.
 
-    Floats keep eight digits; None and NaN become empty cells.
+    Floats keep eight digits; None and NaN become empty cells. Of rows that
+    come one by one, more perhaps than fit into memory, the first must have all
+    keys, or it is a ValueError.
     """
-    rows = list(rows)
-    extra = dict.fromkeys(key for row in rows for key in row)
-    columns = [*fields, *(key for key in extra if key not in fields)]
+    if isinstance(rows, Sequence):
+        keys = [key for row in rows for key in row]
+    else:
+        rows, ahead = itertools.tee(rows)
+        keys = list(next(ahead, ()))
+        del ahead  # or all rows would be kept for it
+    columns = dict.fromkeys([*fields, *keys])
+    known = columns.keys()
     with (
         write.whole(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(
-            [_cell(row.get(column)) for column in columns] for row in rows
-        )
+        for row in rows:
+            if not row.keys() <= known:
+                raise ValueError(f"{path}: keys {row.keys() - known} are new")
+            writer.writerow([_cell(row.get(column)) for column in columns])
 
 
 def read_table(path: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -82,21 +105,27 @@ def read_table(path: str | pathlib.Path) -> list[dict[str, Any]]:
     image and the class stay text. Raises UserError for a file that is no
     table, or a row with more or fewer cells than the header.
     """
+    return list(iter_table(path))
+
+
+def iter_table(path: str | pathlib.Path) -> Iterator[dict[str, Any]]:
+    """As `read_table`, row by row."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            header, *lines = csv.reader(file)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
+            lines = csv.reader(file)
+            header = next(lines)
+            for number, line in enumerate(lines, start=2):
+                if len(line) != len(header):
+                    raise config.UserError(
+                        f"{path}, line {number}: {len(line)} cells, the "
+                        f"header has {len(header)}; the file may be cut short"
+                    )
+                yield {
+                    key: _value(key, cell)
+                    for key, cell in zip(header, line, strict=True)
+                }
+    except (OSError, UnicodeDecodeError, csv.Error, StopIteration) as error:
         raise config.UserError(f"{path}: not a CSV table ({error})") from error
-    for number, line in enumerate(lines, start=2):
-        if len(line) != len(header):
-            raise config.UserError(
-                f"{path}, line {number}: {len(line)} cells, the header has "
-                f"{len(header)}; the file may be cut short"
-            )
-    return [
-        {key: _value(key, cell) for key, cell in zip(header, line, strict=True)}
-        for line in lines
-    ]
 
 
 def _cell(value: Any) -> Any:
@@ -120,20 +149,60 @@ def _value(key: str, cell: str) -> Any:
     return cell
 
 
+def _slide_labels(path: pathlib.Path, found: Any) -> None:
+    slide_write.write_tiff(path, found.labels(), found.shape, _ids(found))
+
+
+def _ids(found: Any) -> np.dtype:
+    return np.dtype(np.uint16 if found.n_objects < 1 << 16 else np.uint32)
+
+
+def _slide_classes(path: pathlib.Path, found: Any) -> None:
+    slide_write.write_tiff(path, found.classes(), found.shape, np.uint8)
+
+
+def _slide_probabilities(path: pathlib.Path, found: Any) -> None:
+    shape = (*found.shape, found.n_classes)
+    slide_write.write_tiff(path, found.probabilities(), shape, np.float32)
+
+
+def _slide_zarr(path: pathlib.Path, found: Any) -> None:
+    slide_write.write_zarr(
+        path, found.labels(), found.shape, _ids(found), labels=True
+    )
+
+
+def _slide_overlay(path: pathlib.Path, found: Any) -> None:
+    """Every n-th pixel of the slide, so that it fits a screen."""
+    step = -(-max(found.shape) // _OVERVIEW)
+    whole = []
+    for stream in (found.image(), found.labels(), found.classes()):
+        top, parts = 0, []
+        for strip in stream:
+            parts.append(strip[-top % step :: step, ::step])
+            top += len(strip)
+        whole.append(np.concatenate(parts))
+    write.write_png(path, write.overlay(*whole))
+
+
 FORMATS: dict[str, Format] = {
     "labels": Format(
         "{stem}_labels.tif",
         lambda path, image, found: write.write_labels(path, found.labels),
+        _slide_labels,
     ),
     "classes": Format(
         "{stem}_classes.png",
         lambda path, image, found: write.write_classes(path, found.classes),
+        _slide_classes,
+        "{stem}_classes.tif",
     ),
     "overlay": Format(
         "{stem}_overlay.png",
         lambda path, image, found: write.write_png(
             path, write.overlay(image, found.labels, found.classes)
         ),
+        _slide_overlay,
     ),
     "boxes": Format(
         "{stem}_boxes.png",
@@ -150,6 +219,18 @@ FORMATS: dict[str, Format] = {
         lambda path, image, found: write.write_probabilities(
             path, found.probabilities
         ),
+        _slide_probabilities,
+    ),
+    "omezarr": Format(
+        "{stem}.zarr",
+        lambda path, image, found: slide_write.write_zarr(
+            path,
+            [found.labels],
+            found.labels.shape,
+            np.uint32,
+            labels=True,
+        ),
+        _slide_zarr,
     ),
     "csv": Format("objects.csv", write_table),
 }

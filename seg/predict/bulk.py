@@ -8,18 +8,19 @@ An image that cannot be used does not stop the others: it is listed in
 `failures.csv`.
 """
 
+import contextlib
 import dataclasses
 import glob
+import logging
 import os
 import pathlib
+import shutil
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from seg import config as config_lib
-from seg.images import formats, read
+from seg.images import formats, read, slide, slide_zarr
 from seg.predict import ledger as ledger_lib
 
 if typing.TYPE_CHECKING:  # it brings JAX, which a finished folder never needs
@@ -27,6 +28,7 @@ if typing.TYPE_CHECKING:  # it brings JAX, which a finished folder never needs
 
 Path = pathlib.Path
 
+_LOG = logging.getLogger(__name__)
 _FAILURES = "failures.csv"
 
 
@@ -64,7 +66,7 @@ def expand(inputs: Iterable[str], out: Path) -> list[Path]:
 
 def _named(text: str, out: Path) -> list[Path]:
     path = Path(text).expanduser()
-    if path.is_file():
+    if path.is_file() or slide_zarr.is_zarr(path):
         return [path]
     if path.is_dir():
         if files := _images(path.iterdir(), out):
@@ -83,21 +85,27 @@ def _named(text: str, out: Path) -> list[Path]:
 
 def _images(paths: Iterable[Path], out: Path) -> list[Path]:
     endings = tuple(
-        form.name.removeprefix("{stem}")
+        form.file("", by_strips)
         for form in formats.FORMATS.values()
         if form.per_image
+        for by_strips in (False, True)
     )
     return sorted(
         path
         for path in paths
-        if path.suffix.lower() in read.SUFFIXES
-        and path.is_file()
+        if _is_image(path)
         and not path.name.startswith(".")
         and not (
             path.name.endswith(endings)
             and path.parent.resolve() == out.resolve()
         )
     )
+
+
+def _is_image(path: Path) -> bool:
+    if path.suffix.lower() in read.SUFFIXES:
+        return path.is_file()
+    return slide_zarr.is_zarr(path)
 
 
 def run(
@@ -110,6 +118,7 @@ def run(
     overwrite: bool = False,
     select: str = "",
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
+    check: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Segments images into a folder.
 
@@ -124,6 +133,7 @@ def run(
     overwrite : do all images again.
     select : the plane of a stack, as `read.read_image` takes it.
     progress : wraps the images, to show how far it is.
+    check : called often while a slide is worked on; may raise to stop.
 
     Raises
     ------
@@ -141,41 +151,110 @@ def run(
                 outcome.n_skipped += 1
                 continue
             use = use or predictor()
+            job = _Job(out, image, stems[image], names, settings, select)
             try:
-                state = ledger_lib.state(image)
-                pixels = read.read_image(image, select=select)
-                found = use(
-                    pixels,
-                    name=stems[image],
-                    probabilities="probabilities" in names,
-                )
-            except (config_lib.UserError, OSError, MemoryError) as error:
-                reason = str(error) or "not enough memory"
+                if slide.is_slide(image):
+                    job.do_slide(use, ledger, check)
+                else:
+                    job.do_image(use, ledger)
+            except _Unusable as error:
+                reason = str(error.__cause__) or "not enough memory"
                 outcome.failures.append((image, " ".join(reason.split())))
                 ledger.forget(image)
                 continue
-            files = _write(out, stems[image], names, pixels, found)
-            ledger.add(image, state, settings, stems[image], files, found.table)
             outcome.n_done += 1
         _tables(out, names, ledger, outcome)
     return outcome
 
 
-def _write(
-    out: Path,
-    stem: str,
-    names: Iterable[str],
-    pixels: np.ndarray,
-    found: "predictor_lib.Segmentation",
-) -> list[str]:
-    """Writes the results of one image; returns the files' names."""
-    files = []
-    for name in names:
-        form = formats.FORMATS[name]
-        if form.per_image:
-            files.append(form.name.format(stem=stem))
-            form.write(out / files[-1], pixels, found)
-    return files
+class _Unusable(Exception):
+    """The image cannot be segmented; its cause says why."""
+
+
+@contextlib.contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (config_lib.UserError, OSError, MemoryError) as error:
+        raise _Unusable from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One image to segment and what is to be written for it."""
+
+    out: Path
+    image: Path
+    stem: str
+    names: Sequence[str]
+    settings: Mapping[str, Any]
+    select: str
+
+    def do_image(
+        self, use: "predictor_lib.Predictor", ledger: ledger_lib.Ledger
+    ) -> None:
+        """At once, in memory."""
+        with _reading():
+            state = ledger_lib.state(self.image)
+            pixels = read.read_image(self.image, select=self.select)
+            found = use(
+                pixels,
+                name=self.stem,
+                probabilities="probabilities" in self.names,
+            )
+        files = []
+        for form in self._forms():
+            files.append(form.file(self.stem))
+            form.write(self.out / files[-1], pixels, found)
+        self._note(ledger, state, files, found.table)
+
+    def do_slide(
+        self,
+        use: "predictor_lib.Predictor",
+        ledger: ledger_lib.Ledger,
+        check: Callable[[], None],
+    ) -> None:
+        """By strips, from where an earlier run has come to."""
+        from seg.predict import streaming
+
+        work = ledger.work(self.stem)
+        with _reading():
+            state = ledger_lib.state(self.image)
+            found = streaming.segment(
+                use,
+                self.image,
+                work,
+                {**self.settings, "state": state},
+                select=self.select,
+                check=check,
+            )
+        rows = ({"image": self.stem, **row} for row in found.rows())
+        formats.write_table(ledger.table(self.stem), rows)
+        files = []
+        for form in self._forms():
+            if form.write_slide is None:
+                _LOG.warning(
+                    "%s: too large for %s", self.image, form.file(self.stem)
+                )
+                continue
+            check()
+            files.append(form.file(self.stem, by_strips=True))
+            form.write_slide(self.out / files[-1], found)
+        self._note(ledger, state, files, None)
+        shutil.rmtree(work, ignore_errors=True)
+
+    def _forms(self) -> Iterator[formats.Format]:
+        forms = (formats.FORMATS[name] for name in self.names)
+        return (form for form in forms if form.per_image)
+
+    def _note(
+        self,
+        ledger: ledger_lib.Ledger,
+        state: Sequence[int],
+        files: Sequence[str],
+        rows: Sequence[Mapping[str, Any]] | None,
+    ) -> None:
+        ledger.add(self.image, state, self.settings, self.stem, files, rows)
 
 
 def _tables(
@@ -185,9 +264,8 @@ def _tables(
     shared = [formats.FORMATS[name] for name in names]
     shared = [form for form in shared if not form.per_image]
     if shared and outcome.n_done + outcome.n_skipped:
-        rows = list(ledger.rows())
         for form in shared:
-            form.write(out / form.name, rows)
+            form.write(out / form.name, ledger.rows())
     if outcome.failures:
         failed = [
             {"image": _text(str(image)), "error": _text(reason)}

@@ -2,8 +2,10 @@
 
 `OUT/.seg/<name>.json` says for one image from which file, in which state, with
 which settings its results were made, which files they are and which objects
-they hold. Results are named after the image's stem; where stems are equal, by
-folder or suffix too. An image keeps its name as long as it has a record.
+they hold; for a slide, which may hold a million, `<name>.csv` beside it does.
+`<name>.work/` is what a slide has come to so far. Results are named after the
+image's stem; where stems are equal, by folder or suffix too. An image keeps its
+name as long as it has a record.
 """
 
 import contextlib
@@ -69,11 +71,12 @@ class Ledger:
         record = self._by_source.get(str(image))
         if record is None or not image.exists():
             return False
+        by_strips = record["rows"] is None
         forms = [formats.FORMATS[name] for name in names]
         wanted = [
-            form.name.format(stem=record["stem"])
+            form.file(record["stem"], by_strips)
             for form in forms
-            if form.per_image
+            if form.per_image and (form.write_slide or not by_strips)
         ]
         return (
             record["state"] == state(image)
@@ -83,6 +86,8 @@ class Ledger:
         )
 
     def _complete(self, record: Mapping[str, Any]) -> bool:
+        if record["rows"] is None and not self.table(record["stem"]).exists():
+            return False
         return all((self.out / name).exists() for name in record["files"])
 
     def add(
@@ -92,16 +97,19 @@ class Ledger:
         settings: Mapping[str, Any],
         stem: str,
         files: Sequence[str],
-        rows: Sequence[Mapping[str, Any]],
+        rows: Sequence[Mapping[str, Any]] | None,
     ) -> None:
-        """Notes that an image, `found` in that state, is finished."""
+        """Notes that an image, `found` in that state, is finished.
+
+        rows None: they are in the file `table(stem)`.
+        """
         record = {
             "source": str(image),
             "state": list(found),
             "settings": dict(settings),
             "stem": stem,
             "files": list(files),
-            "rows": list(rows),
+            "rows": None if rows is None else list(rows),
         }
         # NumPy's numbers become plain ones.
         text = json.dumps(record, default=lambda value: value.item())
@@ -114,13 +122,26 @@ class Ledger:
         record = self._by_source.pop(str(image), None)
         if record:
             (self.folder / f"{record['stem']}.json").unlink(missing_ok=True)
+            self.table(record["stem"]).unlink(missing_ok=True)
+
+    def table(self, stem: str) -> Path:
+        """Where the rows of a slide are."""
+        return self.folder / f"{stem}.csv"
+
+    def work(self, stem: str) -> Path:
+        """The folder for what is unfinished of a slide."""
+        return self.folder / f"{stem}.work"
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of all images whose results are there, by name."""
         for record in sorted(
             self._by_source.values(), key=lambda record: record["stem"]
         ):
-            if self._complete(record):
+            if not self._complete(record):
+                continue
+            if record["rows"] is None:
+                yield from formats.iter_table(self.table(record["stem"]))
+            else:
                 yield from record["rows"]
 
     def stems(self, images: Sequence[Path]) -> dict[Path, str]:
@@ -172,9 +193,19 @@ def _short(name: str) -> str:
 
 
 def state(image: Path) -> list[int]:
-    """Size and time of a file: whether it is still the same."""
-    status = os.stat(image)
-    return [status.st_size, status.st_mtime_ns]
+    """Size and time of a file or folder: whether it is still the same."""
+    files = [image]
+    if image.is_dir():
+        files = [
+            pathlib.Path(folder, name)
+            for folder, _, names in os.walk(image)
+            for name in names
+        ]
+    found = [os.stat(file) for file in files]
+    return [
+        sum(status.st_size for status in found),
+        max((status.st_mtime_ns for status in found), default=0),
+    ]
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ makes objects of the map.
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,13 @@ class Predictor:
         while True:
             window = self._engine.window(pixels.shape[:2], self._tile)
             try:
-                return self._stitch(pixels, stats, window)
+                stream = self._stream(
+                    lambda top, bottom: pixels[top:bottom],
+                    pixels.shape[:2],
+                    stats,
+                    window,
+                )
+                return stitch.collect(stream, pixels.shape[:2])
             except engines.OutOfMemory as error:
                 self._tile = window // 2
                 if self._tile < self._engine.stride:
@@ -158,18 +164,58 @@ class Predictor:
                     ) from error
                 _LOG.warning("out of memory: windows of %d px", self._tile)
 
-    def _stitch(
-        self, pixels: np.ndarray, stats: np.ndarray, window: int
-    ) -> np.ndarray:
-        shape, predict = pixels.shape[:2], self.config.predict
+    def strips(
+        self,
+        rows: Callable[[int, int], np.ndarray],
+        shape: tuple[int, int],
+        stats: np.ndarray,
+        start: int = 0,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The blended map of an image that is read by rows.
+
+        Yields (first row, float32 [h, W, K]) from the strip that holds row
+        `start` on, the same to the bit wherever it starts. `rows(top, bottom)`
+        gives rows of the image, whose (H, W) is `shape`; stats are those of
+        the whole image, with the model's channels.
+
+        Raises UserError where not one window fits into memory.
+        """
+        n_channels = self.config.model.in_channels
+        window = self._engine.window(shape, self._tile)
+        try:
+            yield from self._stream(
+                lambda top, bottom: read.as_channels(
+                    rows(top, bottom), n_channels
+                ),
+                shape,
+                stats,
+                window,
+                start=start,
+                by_rows=True,
+            )
+        except engines.OutOfMemory as error:
+            raise config_lib.UserError(
+                f"out of memory with one window of {window} px; give "
+                f"--predict.tile={window // 2}, or free the device"
+            ) from error
+
+    def _stream(
+        self,
+        rows: Callable[[int, int], np.ndarray],
+        shape: tuple[int, int],
+        stats: np.ndarray,
+        window: int,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        predict = self.config.predict
         n = predict.tta * len(tiles.windows(shape, window, predict.overlap))
 
         def run(batch: np.ndarray) -> np.ndarray:
             self._on_batch()
             return self._engine.run(batch, stats)
 
-        stream = stitch.strips(
-            lambda top, bottom: pixels[top:bottom],
+        return stitch.strips(
+            rows,
             shape,
             run,
             window=window,
@@ -177,8 +223,8 @@ class Predictor:
             # An image of few windows does not fill a batch.
             batch_size=min(predict.batch_size, 1 << (n - 1).bit_length()),
             tta=predict.tta,
+            **kwargs,
         )
-        return stitch.collect(stream, shape)
 
 
 def _with_graph(bundle: bundle_lib.Bundle) -> bundle_lib.Bundle:

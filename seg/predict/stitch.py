@@ -16,6 +16,7 @@ comes last.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 
 import numpy as np
 
@@ -90,34 +91,48 @@ def strips(
     overlap: float,
     batch_size: int,
     tta: int = 1,
+    start: int = 0,
+    by_rows: bool = False,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (first row, float32 [h, W, K]) of finished rows, top to bottom.
 
     `rows(top, bottom)` gives rows of the image, [h, W, C]: at most
     `window` of them, asked for from the top down. `shape` is the image's
-    (H, W). The other arguments are those of `stitch`.
+    (H, W). The first strip is the one that holds row `start`. With `by_rows`
+    no batch has windows of two rows, so that a strip is the same to the bit
+    wherever the stream starts. The other arguments are those of `stitch`.
     """
-    positions = tiles.windows(shape, window, overlap)
-    outputs = _run(_cut(rows, shape, window, positions), run, batch_size, tta)
-    sums = _Strip(shape, window, tiles.starts(shape[1], window, overlap))
-    for (top, left), output in zip(positions, outputs, strict=True):
-        if top > sums.top:
-            yield sums.top, sums.finish(top)
-        sums.add(left, output)
-    yield sums.top, sums.finish(shape[0])
+    tops = tiles.starts(shape[0], window, overlap)
+    lefts = tiles.starts(shape[1], window, overlap)
+    first = tops[np.searchsorted(tops, start, "right") - 1]
+    tops = tops[tops + window > first]  # what reaches into the first strip
+    cut = (_cut(rows, shape, window, top, lefts) for top in tops)
+    batches = cut if by_rows else [itertools.chain.from_iterable(cut)]
+    outputs = itertools.chain.from_iterable(
+        _run(windows, run, batch_size, tta) for windows in batches
+    )
+    sums = _Strip(shape, window, lefts, tops[0])
+    for top, below in itertools.pairwise([*tops, shape[0]]):
+        for left in lefts:
+            sums.add(left, next(outputs))
+        strip = sums.finish(below)
+        if top >= first:
+            yield int(top), strip
 
 
 class _Strip:
     """Weighted sums for `window` rows of the result, from `top` down."""
 
-    def __init__(self, shape: tuple[int, int], window: int, lefts: np.ndarray):
+    def __init__(
+        self, shape: tuple[int, int], window: int, lefts: np.ndarray, top: int
+    ):
         self.weights = tiles.weights(window).astype(np.float64)[..., None]
         self.inside = [_inside(length, window) for length in shape]
         # The same for each row of windows, so summed once.
         self.row_norm = np.zeros((window, max(shape[1], window), 1))
         for left in lefts:
             self.row_norm[:, left : left + window] += self.weights
-        self.top = 0
+        self.top = top
         self.norm = self.row_norm.copy()
         self.sums: np.ndarray | None = None
 
@@ -167,14 +182,13 @@ def _cut(
     rows: Callable[[int, int], np.ndarray],
     shape: tuple[int, int],
     window: int,
-    positions: np.ndarray,
+    top: int,
+    lefts: np.ndarray,
 ) -> Iterator[np.ndarray]:
-    """Yields the window [window, window, C] at each position in turn."""
-    at, strip = -1, None
-    for top, left in positions:
-        if top != at:
-            at, strip = top, rows(top, min(top + window, shape[0]))
-            strip = _reflect(_reflect(strip, 0, window), 1, window)
+    """Yields each window [window, window, C] of the row of them at `top`."""
+    strip = rows(top, min(top + window, shape[0]))
+    strip = _reflect(_reflect(strip, 0, window), 1, window)
+    for left in lefts:
         yield strip[:, left : left + window]
 
 
@@ -201,10 +215,21 @@ def _run_batches(
     run: Callable[[np.ndarray], np.ndarray],
     batch_size: int,
 ) -> Iterator[np.ndarray]:
-    while batch := list(itertools.islice(windows, batch_size)):
-        filled = np.zeros((batch_size, *batch[0].shape), batch[0].dtype)
-        filled[: len(batch)] = batch
-        yield from np.asarray(run(filled))[: len(batch)]
+    """Yields the outputs of windows.
+
+    While a batch runs, the next one is cut and the one before is blended.
+    """
+    with futures.ThreadPoolExecutor(1) as worker:
+        running: list[tuple[futures.Future, int]] = []
+        while batch := list(itertools.islice(windows, batch_size)):
+            filled = np.zeros((batch_size, *batch[0].shape), batch[0].dtype)
+            filled[: len(batch)] = batch
+            running.append((worker.submit(run, filled), len(batch)))
+            if len(running) > 1:
+                done, n = running.pop(0)
+                yield from np.asarray(done.result())[:n]
+        for done, n in running:
+            yield from np.asarray(done.result())[:n]
 
 
 def _turn(tile: np.ndarray, view: View) -> np.ndarray:

@@ -1,0 +1,198 @@
+"""A slide becomes objects by strips, and goes on where a killed run was.
+
+The network's maps are kept on disk, strip by strip, in a folder of work: class
+and foreground probabilities (16 bits) of every pixel. What is there when a run
+begins is not computed again. `slides.detect` then finds the objects; they are
+those that `Predictor` finds in the whole image, and so are their tables but
+for the mean probability, which is within 1e-5.
+"""
+
+import dataclasses
+import json
+import logging
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from seg import normalize
+from seg.images import read, slide, write
+from seg.predict import blobs, predictor, slides
+from seg.predict import strips as strips_lib
+
+Path = pathlib.Path
+
+_LOG = logging.getLogger(__name__)
+_PIXELS = 16_000_000  # of a strip, about
+_FULL = np.iinfo(np.uint16).max
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What was found in a slide; arrays come as strips from the top down.
+
+    shape: (H, W). Ids are 1 to n_objects.
+    """
+
+    shape: tuple[int, int]
+    n_objects: int
+    labels: Callable[[], Iterator[np.ndarray]]
+    classes: Callable[[], Iterator[np.ndarray]]
+    probabilities: Callable[[], Iterator[np.ndarray]]
+    image: Callable[[], Iterator[np.ndarray]]
+    rows: Callable[[], Iterator[dict[str, Any]]]
+    n_classes: int
+
+
+def segment(
+    use: "predictor.Predictor",
+    source: Path,
+    folder: Path,
+    settings: Mapping[str, Any],
+    *,
+    select: str = "",
+    check: Callable[[], None] = lambda: None,
+) -> Found:
+    """Segments a slide.
+
+    Parameters
+    ----------
+    use : the predictor.
+    source : file, or folder of an OME-Zarr image.
+    folder : for the maps; what other settings have left there is removed.
+        The result reads from it.
+    settings : JSON values that decide the result, the file's state too.
+    select : the plane of a stack.
+    check : called before each strip; may raise to stop.
+
+    Raises
+    ------
+    UserError
+        for an image that cannot be read, or a full disk.
+    """
+    _claim(folder, settings)
+    with slide.open_slide(source, select=select) as image:
+        shape = image.shape
+        height = max(64, min(shape[0], _PIXELS // shape[1]))
+        classes, maps = _maps(use, image, folder, height, str(source), check)
+
+    def probabilities(top: int, bottom: int) -> np.ndarray:
+        kept = maps.get(top, bottom).astype(np.float32) / _FULL
+        if use.config.model.n_classes == 1:
+            return kept
+        return np.concatenate([1 - kept.sum(-1, keepdims=True), kept], -1)
+
+    with slide.open_slide(source, select=select) as image:
+        found = slides.detect(
+            classes,
+            probabilities,
+            image.rows,
+            use.config.predict,
+            use.classes,
+            folder,
+            check,
+        )
+
+    def pixels() -> Iterator[np.ndarray]:
+        with slide.open_slide(source, select=select) as image:
+            yield from map(image.rows, *_ends(shape[0], height))
+
+    return Found(
+        shape,
+        found.n_objects,
+        found.labels,
+        found.classes,
+        lambda: map(probabilities, *_ends(shape[0], height)),
+        pixels,
+        found.rows,
+        max(use.config.model.n_classes, 1),
+    )
+
+
+def _ends(n_rows: int, height: int) -> tuple[list[int], list[int]]:
+    tops = list(range(0, n_rows, height))
+    return tops, [*tops[1:], n_rows]
+
+
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Empties a folder that was left by other settings."""
+    text = json.dumps(settings, sort_keys=True)
+    note = folder / "settings.json"
+    if note.is_file() and note.read_text(encoding="utf-8") == text:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with write.whole(note) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _maps(
+    use: "predictor.Predictor",
+    image: slide.Slide,
+    folder: Path,
+    height: int,
+    name: str,
+    check: Callable[[], None],
+) -> tuple[strips_lib.Strips, strips_lib.Strips]:
+    """Runs the network where no strip is kept: (classes, probabilities)."""
+    n_kept = max(use.config.model.n_classes - 1, 1)
+    classes = strips_lib.Strips(folder, "map", image.shape, np.uint8, height)
+    maps = strips_lib.Strips(
+        folder, "probability", (*image.shape, n_kept), np.uint16, height
+    )
+    missing = (i for i in range(len(classes)) if not classes.has(i))
+    first = next(missing, len(classes))
+    if first == len(classes):
+        return classes, maps
+    stats = _stats(use, image, folder)
+    stream = use.strips(image.rows, image.shape, stats, start=first * height)
+    told = 0
+    for i, strip in _cut(stream, first, height, image.shape[0]):
+        raw = blobs.classes_from(strip, use.config.predict.threshold)
+        maps.put(i, np.rint(strip[..., -n_kept:] * _FULL).astype(np.uint16))
+        classes.put(i, raw)
+        check()
+        done = 10 * (i + 1) // len(classes)
+        if done > told:
+            told = done
+            _LOG.info("%s: %d %% through the network", name, 10 * done)
+    return classes, maps
+
+
+def _stats(
+    use: "predictor.Predictor", image: slide.Slide, folder: Path
+) -> np.ndarray:
+    """`normalize.measure` of the slide; kept, as it reads all of it."""
+    path = folder / "stats.npy"
+    if path.is_file():
+        return np.load(path)
+    n_channels = use.config.model.in_channels
+    # whole rows of chunks would do, but their height is the file's affair
+    tops, ends = _ends(image.shape[0], max(1, _PIXELS // image.shape[1]))
+
+    def channels() -> Iterator[np.ndarray]:
+        for top, bottom in zip(tops, ends, strict=True):
+            yield read.as_channels(image.rows(top, bottom), n_channels)
+
+    stats = normalize.measure_strips(channels, image.dtype)
+    with write.whole(path) as temporary:
+        np.save(temporary, stats)
+    return stats
+
+
+def _cut(
+    stream: Iterator[tuple[int, np.ndarray]], first: int, height: int, end: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Cuts strips of any heights anew: (i, strip of `height`) from i = first.
+
+    The stream begins at or above the first of them; `end` is the last row's.
+    """
+    i, rest = first, None
+    for top, strip in stream:
+        strip = strip[max(first * height - top, 0) :]
+        rest = strip if rest is None else np.concatenate([rest, strip])
+        while len(rest) >= min(height, end - i * height) > 0:
+            yield i, rest[:height]
+            i, rest = i + 1, rest[height:]
