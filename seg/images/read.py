@@ -34,6 +34,9 @@ from seg.images import pixel_types, raster, tiff
 MAX_PIXELS = 2**28  # rows x columns x pages, 16384 x 16384
 MAX_BYTES = 2**28
 MAX_RATIO = 100
+_BY_STRIPS = (
+    "save it as tiled TIFF or OME-Zarr, which `seg predict` takes in any size"
+)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 # Pillow warns from here on, and refuses at twice; what it warns of is refused
@@ -180,11 +183,11 @@ def explained(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise images.ImageError(
             f"{name}: declares over {2 * MAX_PIXELS / 1e6:.0f} megapixels, at "
-            f"most {MAX_PIXELS / 1e6:.0f} are read; cut it into parts"
+            f"most {MAX_PIXELS / 1e6:.0f} are read at once; {_BY_STRIPS}"
         ) from error
     except MemoryError as error:
         raise images.ImageError(
-            f"{name}: not enough memory; cut it into parts"
+            f"{name}: not enough memory; {_BY_STRIPS}"
         ) from error
     # a broken file makes decoders raise anything, from struct.error to
     # IndexError; here, and only here, all of it means "corrupt"
@@ -215,13 +218,18 @@ def is_tiff(file: BinaryIO, name: str) -> bool:
     )
 
 
-def _check_size(name: str, pixels: int, n_bytes: int, size: int) -> None:
-    """Refuses what would take too much memory; from the header alone."""
+def check_pixels(name: str, pixels: int) -> None:
+    """Refuses more than `MAX_PIXELS`."""
     if pixels > MAX_PIXELS:
         raise images.ImageError(
             f"{name}: declares {pixels / 1e6:.0f} megapixels, at most "
-            f"{MAX_PIXELS / 1e6:.0f} are read; cut it into parts"
+            f"{MAX_PIXELS / 1e6:.0f} are read at once; {_BY_STRIPS}"
         )
+
+
+def _check_size(name: str, pixels: int, n_bytes: int, size: int) -> None:
+    """Refuses what would take too much memory; from the header alone."""
+    check_pixels(name, pixels)
     if n_bytes > MAX_BYTES and n_bytes > MAX_RATIO * size:
         raise images.ImageError(
             f"{name}: {size / 1e3:.0f} kB that declare {n_bytes / 1e6:.0f} MB "

@@ -11,6 +11,7 @@ makes objects of the map.
 
 import dataclasses
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -19,7 +20,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images, normalize, tiles
-from seg.images import formats, read
+from seg.images import formats, read, slide
 from seg.predict import blobs, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
@@ -256,6 +257,10 @@ def as_pixels(image: Image) -> np.ndarray:
     Raises ImageError for a file that cannot be read, and for an array of
     another rank, without pixels, or with NaN or infinite values.
     """
+    if isinstance(image, str | os.PathLike) and os.path.isdir(image):
+        with slide.open_slide(image) as opened:
+            read.check_pixels(os.fspath(image), math.prod(opened.shape))
+            return opened.rows(0, opened.shape[0])
     if isinstance(image, str | os.PathLike | bytes):
         return read.read_image(image)
     pixels = np.asarray(image)

@@ -247,3 +247,61 @@ def test_no_norm_gives_back_what_it_gets():
     none = blocks.norm("none", 3, nnx.Rngs(0), dtype=F32)
     assert none(x) is x
     assert not jax.tree.leaves(nnx.state(none))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("n_in, n_out", [(2, 6), (4, 4), (6, 2), (9, 1)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (3, 8, 6)])
+def test_a_convolution_has_the_plain_gradients(size, n_in, n_out, shape):
+    """Also where its kernel's gradient is computed the other way round."""
+    layer = blocks.conv(n_in, n_out, size, nnx.Rngs(0), dtype=F32)
+    layer = randomised(layer)
+    graph, state = nnx.split(layer)
+
+    def ours(x, kernel):
+        found = nnx.merge(graph, {**state, "kernel": kernel})
+        return found(x) - layer.bias[...]
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )  # fmt: skip
+
+    args = jnp.asarray(normal(*shape, n_in)), layer.kernel[...]
+    np.testing.assert_allclose(ours(*args), plain(*args), **TIGHT)
+    for found, wanted in zip(
+        gradients(lambda x, k: ours(x, k), *args),
+        gradients(plain, *args),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("c", [1, 3, 32, 2000])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (4, 16, 24)])
+def test_a_channel_sum_is_the_sum(c, shape):
+    x = normal(*shape, c)
+    found = jax.jit(blocks.channel_sum)(x)
+    np.testing.assert_allclose(found, x.sum((0, 1, 2)), rtol=1e-4, atol=1e-4)
+    half = jnp.asarray(x, jnp.bfloat16)
+    found = jax.jit(blocks.channel_sum)(half)
+    assert found.dtype == F32
+    wanted = np.asarray(half, np.float64).sum((0, 1, 2))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_channel_sum_of_many_values_does_not_drift():
+    x = jnp.full((4, 512, 512, 1), 0.1, F32)
+    (found,) = jax.jit(blocks.channel_sum)(x)
+    assert found == pytest.approx(float(np.float32(0.1)) * x.size, rel=1e-5)
+
+
+def test_a_bias_has_the_plain_gradient():
+    x, bias = normal(2, 3, 5, 4), normal(4, seed=3)
+    for found, wanted in zip(
+        gradients(blocks.add_bias, x, bias),
+        gradients(lambda x, b: x + b, x, bias),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, wanted, **TIGHT)

@@ -191,3 +191,46 @@ def test_strips_are_finished_before_the_last_row_is_read():
     )
     next(stream)
     assert max(read) <= 32
+
+
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5, 0.7])
+@pytest.mark.parametrize("shape", [(9, 40), (61, 16), (70, 33)])
+def test_a_stream_begins_anywhere_with_the_same_bits(overlap, shape):
+    """Also where the network looks at the other windows of its batch."""
+    image = noise(*shape, 2)
+
+    def run(batch):
+        return lopsided(batch) + batch.mean()
+
+    def strips(start):
+        return list(
+            stitch.strips(
+                lambda top, bottom: image[top:bottom],
+                shape,
+                run,
+                window=16,
+                overlap=overlap,
+                batch_size=3,
+                start=start,
+                by_rows=True,
+            )
+        )
+
+    whole = strips(0)
+    for start in range(0, shape[0], 3):
+        found = strips(start)
+        top, first = found[0]
+        assert top <= start < top + len(first)
+        for (at, strip), (other_at, other) in zip(
+            found, whole[-len(found) :], strict=True
+        ):
+            assert at == other_at
+            np.testing.assert_array_equal(strip, other)
+
+
+def test_a_failure_of_the_network_is_the_callers():
+    def run(batch):
+        raise MemoryError("of the network")
+
+    with pytest.raises(MemoryError, match="of the network"):
+        stitch.stitch(noise(40, 40, 1), run, window=16, overlap=0, batch_size=2)
