@@ -292,9 +292,10 @@ def test_a_channel_sum_is_the_sum(c, shape):
 
 
 def test_a_channel_sum_of_many_values_does_not_drift():
+    """Added one by one, float32 would be 4 % off."""
     x = jnp.full((4, 512, 512, 1), 0.1, F32)
     (found,) = jax.jit(blocks.channel_sum)(x)
-    assert found == pytest.approx(float(np.float32(0.1)) * x.size, rel=1e-5)
+    assert found == pytest.approx(float(np.float32(0.1)) * x.size, rel=1e-4)
 
 
 def test_a_bias_has_the_plain_gradient():
