@@ -9,7 +9,7 @@ column); boxes are half-open, with the margin, clipped to the image.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,19 +102,15 @@ def detect(
     probability of the object's class. Raises ConfigError where K, the class
     names and the knobs by class do not fit together, UserError for a NaN.
     """
-    n_classes = max(probabilities.shape[2], 2)
-    if len(class_names) != n_classes:
-        raise config.ConfigError(
-            f"classes has {len(class_names)} names, the model gives "
-            f"{n_classes} classes; list the background first"
-        )
+    n_classes = len(class_names)
+    check_names(probabilities.shape[2], class_names)
     if image is not None and image.shape[:2] != probabilities.shape[:2]:
         raise ValueError(
             f"image {image.shape} and probabilities {probabilities.shape} "
             "differ in rows or columns"
         )
     raw = classes_from(probabilities, predict.threshold)
-    least = _by_class("predict.min_area", predict.min_area, n_classes)
+    least = by_class("predict.min_area", predict.min_area, n_classes)
     labels, class_of = _separate(raw, predict, least)
     if predict.drop_border:
         wanted = np.ones(len(class_of), bool)
@@ -133,7 +129,17 @@ def detect(
     return Blobs(labels, kinds[labels], table)
 
 
-def _by_class(
+def check_names(n_channels: int, class_names: Sequence[str]) -> None:
+    """Raises ConfigError where the model does not give these classes."""
+    n_classes = max(n_channels, 2)
+    if len(class_names) != n_classes:
+        raise config.ConfigError(
+            f"classes has {len(class_names)} names, the model gives "
+            f"{n_classes} classes; list the background first"
+        )
+
+
+def by_class(
     path: str, values: tuple[int, ...], n_classes: int
 ) -> tuple[int, ...]:
     """The values of a knob by class id; the background's is 0."""
@@ -201,12 +207,32 @@ def _table(
         channels = np.moveaxis(image, 2, 0)
         total = sum(runs.sums(channel, n) for channel in channels)
         intensity = total / (found.area * len(channels))
-    margins = _by_class("predict.margin", predict.margin, len(class_names))
+    table = columns(
+        found, kinds, probability, intensity, runs.shape, predict, class_names
+    )
+    return list(rows(table))
+
+
+def columns(
+    found: shapes.Shapes,
+    kinds: np.ndarray,
+    probability: np.ndarray,
+    intensity: np.ndarray,
+    shape: tuple[int, int],
+    predict: config.Predict,
+    class_names: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """The columns [N] of the table of objects 1..N, in their order.
+
+    kinds: class ids [N]; probability and intensity: means [N]; shape: rows
+    and columns of the image.
+    """
+    margins = by_class("predict.margin", predict.margin, len(class_names))
     margin = np.take(margins, kinds)[:, None]
     low = np.maximum(found.box[:, :2] - margin, 0)
-    high = np.minimum(found.box[:, 2:] + margin, runs.shape)
-    columns = {
-        "label": np.arange(1, n + 1),
+    high = np.minimum(found.box[:, 2:] + margin, shape)
+    return {
+        "label": np.arange(1, len(kinds) + 1),
         "class": np.take(class_names, kinds),
         "area_px": found.area,
         "row": found.row,
@@ -220,5 +246,12 @@ def _table(
         "solidity": found.solidity,
         "probability": probability,
     }
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def rows(table: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """One dict for each object of a table of columns."""
+    n = len(table["label"])
+    for start in range(0, n, 4096):  # few Python objects at a time
+        part = [c[start : start + 4096].tolist() for c in table.values()]
+        for row in zip(*part, strict=True):
+            yield dict(zip(table, row, strict=True))

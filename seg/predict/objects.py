@@ -46,20 +46,47 @@ def watershed(
     """
     labels = components(mask, connectivity)
     n_labels = int(labels.max())
-    n_rows, n_cols = labels.shape
-    for label, (rows, cols) in enumerate(ndimage.find_objects(labels), 1):
-        if max(rows.stop - rows.start, cols.stop - cols.start) <= distance:
-            continue  # no room for two seeds
-        box = (
-            slice(max(rows.start - 1, 0), min(rows.stop + 1, n_rows)),
-            slice(max(cols.start - 1, 0), min(cols.stop + 1, n_cols)),
-        )
-        own = labels[box] == label
-        parts, n_parts = _cut(own, sigma, distance)
+    for label, place in enumerate(ndimage.find_objects(labels), 1):
+        own = labels[place] == label
+        room = room_around(place, labels.shape)
+        parts, n_parts = cut(own, room, sigma, distance)
         if n_parts > 1:
-            labels[box][own] = n_labels + parts[own]
+            labels[place][own] = n_labels + parts[own]
             n_labels += n_parts
     return in_raster_order(labels)
+
+
+def room_around(
+    place: tuple[slice, slice], shape: tuple[int, int]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """1 where the image goes on above, below, left and right of a box."""
+    rows, cols = place
+    return (
+        (int(rows.start > 0), int(rows.stop < shape[0])),
+        (int(cols.start > 0), int(cols.stop < shape[1])),
+    )
+
+
+def cut(
+    own: np.ndarray,
+    room: tuple[tuple[int, int], tuple[int, int]],
+    sigma: float,
+    distance: int,
+) -> tuple[np.ndarray | None, int]:
+    """Cuts one component by `watershed`: (labels, number of parts).
+
+    own: the component in its bounding box, bool [h, w]; room: as
+    `room_around` gives it, for the image's border is no background. The
+    labels, int32 [h, w], are None where there is nothing to cut.
+    """
+    if max(own.shape) <= distance:
+        return None, 1  # no room for two seeds
+    parts, n_parts = _cut(np.pad(own, room), sigma, distance)
+    if n_parts > 1:
+        (above, _), (left, _) = room
+        n_rows, n_cols = own.shape
+        parts = parts[above : above + n_rows, left : left + n_cols]
+    return parts, n_parts
 
 
 def _cut(own: np.ndarray, sigma: float, distance: int) -> tuple:

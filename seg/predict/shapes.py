@@ -74,19 +74,46 @@ def measure(runs: Runs, n_objects: int) -> Shapes:
     row, start, stop = (
         row - box[index, 0], start - box[index, 1], stop - box[index, 1]
     )  # fmt: skip
+    sums = moments(index, row, start, stop, n)
+    return finish(sums, box, hull_areas(index, row, start, stop, box))
 
-    def total(weights: np.ndarray) -> np.ndarray:
-        return np.bincount(index, weights, n)
 
-    length = runs.length
-    area = total(length)
+def moments(
+    index: np.ndarray,
+    row: np.ndarray,
+    start: np.ndarray,
+    stop: np.ndarray,
+    n_objects: int,
+) -> np.ndarray:
+    """Sums over the pixels of each object: float64 [6, N].
+
+    Of 1, row, column, row^2, column^2 and row * column. A run is columns
+    start to stop - 1 of a row, of object index in 0..N-1, all int64 [R].
+    """
+    length = stop - start
     cols = (start + stop - 1) * length // 2  # sum of the columns of a run
     squares = _squares(stop) - _squares(start)
-    mean_row, mean_col = total(row * length) / area, total(cols) / area
-    var_row = total(row * row * length) / area - mean_row**2
-    var_col = total(squares) / area - mean_col**2
-    covariance = total(row * cols) / area - mean_row * mean_col
-    hull = _hull_areas(index, row, start, stop, box)
+    weights = (
+        length, row * length, cols, row * row * length, squares, row * cols
+    )  # fmt: skip
+    return np.stack([np.bincount(index, w, n_objects) for w in weights])
+
+
+def moved(sums: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """Moments from an origin that lies `cols` [N] columns further left."""
+    area, row, col, row_row, col_col, row_col = sums
+    col_col = col_col + 2 * cols * col + cols * cols * area
+    row_col = row_col + cols * row
+    return np.stack((area, row, col + cols * area, row_row, col_col, row_col))
+
+
+def finish(sums: np.ndarray, box: np.ndarray, hull: np.ndarray) -> Shapes:
+    """Shapes from moments [6, N] (from the boxes' corners) and hull areas."""
+    area, row, col, row_row, col_col, row_col = sums
+    mean_row, mean_col = row / area, col / area
+    var_row = row_row / area - mean_row**2
+    var_col = col_col / area - mean_col**2
+    covariance = row_col / area - mean_row * mean_col
     return Shapes(
         area=area.astype(np.int64),
         row=mean_row + box[:, 0],
@@ -113,7 +140,7 @@ def _eccentricity(
     return np.sqrt(1 - ratio)
 
 
-def _hull_areas(
+def hull_areas(
     index: np.ndarray,
     row: np.ndarray,
     start: np.ndarray,
