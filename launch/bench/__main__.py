@@ -1,12 +1,16 @@
 """Measures seg against its peers: speed as ratios, within one run.
 
-    python -m launch.bench --suite=cpu --out=cpu.json
+    python -m launch.bench --suite=cpu --out=cpu.json --plot=cpu.png
     python -m launch.bench --suite=cpu --only=train_step_f32_vs_torch
+    python -m launch.bench --suite=memory --side=16384
 
-Needs `pip install -e .[train,export,bench]`. Each row runs both sides in turn,
-each in a process of its own (`duel`), and compares medians: ratio > 1 means
-that seg is ahead. Other work on the machine makes every figure worse, and the
-peer's more than ours where it waits by spinning: measure on an idle one.
+Suites: cpu and gpu, against PyTorch, StarDist's network and scikit-image;
+memory and scale, large slides against small ones. Needs `pip install -e
+.[train,export,bench]`, the gpu suite a CUDA build of PyTorch too. Each row runs
+both sides in turn, each in a process of its own (`duel`), and compares
+medians: ratio > 1 means that seg is ahead. Other work on the machine makes
+every figure worse, and the peer's more than ours where it waits by spinning:
+measure on an idle one.
 """
 
 import dataclasses
@@ -16,6 +20,7 @@ import json
 import os
 import pathlib
 import platform
+import subprocess
 import sys
 
 from absl import flags
@@ -28,8 +33,8 @@ from seg.images import write
 FLAGS = flags.FLAGS
 
 _PACKAGES = (
-    "jax", "flax", "optax", "numpy", "scipy", "scikit-image", "torch",
-    "openvino", "onnxruntime",
+    "seg", "jax", "flax", "optax", "numpy", "scipy", "scikit-image",
+    "tifffile", "torch", "openvino", "onnxruntime",
 )  # fmt: skip
 
 
@@ -37,41 +42,90 @@ def define() -> None:
     """Registers the flags."""
     flags.DEFINE_string("suite", "cpu", f"one of {', '.join(suites.SUITES)}")
     flags.DEFINE_string("only", "", "one row of the suite; empty = all")
-    flags.DEFINE_integer("runs", 7, "runs of each side", lower_bound=1)
+    flags.DEFINE_integer(
+        "runs",
+        None,
+        "runs of each side (default: 7; 3 of whole folders, 1 of slides)",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "side",
+        0,
+        "side of the largest slide, px (default: 32768 for memory, 16384 for "
+        "scale)",
+        lower_bound=0,
+    )
+    flags.DEFINE_string("mode", "default", "mode of the peer's torch.compile")
+    flags.DEFINE_bool(
+        "tiny", False, "all sizes tiny, on the CPU: to see that it runs"
+    )
     flags.DEFINE_string("out", "", "JSON file for the rows")
+    flags.DEFINE_string("plot", "", "PNG file for a chart of the ratios")
 
 
 def main(argv: list[str]) -> int:
     """Runs a suite, prints its table, writes its rows."""
     seg_flags.no_arguments(argv)
+    suite = _chosen()
+    if FLAGS.suite == "gpu" and not FLAGS.tiny:
+        _need_accelerator()
+    options = suites.Options(FLAGS.runs, FLAGS.side, FLAGS.mode, FLAGS.tiny)
+    measured_on = machine()
+    print("| row | seg | peer | unit | ratio | peer is |")
+    print("|---|---:|---:|---|---:|---|")
+    rows: list[duel.Row] = []
+    for name, measure in suite.items():
+        rows.append(measure(name, options))
+        print(line(rows[-1]), flush=True)
+    if FLAGS.out:
+        found = [dataclasses.asdict(row) for row in rows]
+        text = json.dumps({"machine": measured_on, "rows": found}, indent=1)
+        with write.whole(pathlib.Path(FLAGS.out)) as temporary:
+            temporary.write_text(text + "\n")
+    if FLAGS.plot:
+        from launch.bench import plot
+
+        plot.ratios(rows, measured_on, pathlib.Path(FLAGS.plot))
+    return seg_flags.DONE
+
+
+def _chosen() -> dict[str, suites.Measure]:
+    """The rows that the flags name."""
     if FLAGS.suite not in suites.SUITES:
         raise config_lib.ConfigError(
             config_lib.unknown("suite", FLAGS.suite, suites.SUITES)
         )
     suite = suites.SUITES[FLAGS.suite]
-    if FLAGS.only:
-        if FLAGS.only not in suite:
-            raise config_lib.ConfigError(
-                config_lib.unknown("row", FLAGS.only, suite)
-            )
-        suite = {FLAGS.only: suite[FLAGS.only]}
-    print("| row | seg | peer | unit | ratio | peer is |")
-    print("|---|---:|---:|---|---:|---|")
-    rows: list[duel.Row] = []
-    for name, measure in suite.items():
-        rows.append(measure(name, FLAGS.runs))
-        print(line(rows[-1]), flush=True)
-    if FLAGS.out:
-        text = json.dumps(
-            {
-                "machine": machine(),
-                "rows": [dataclasses.asdict(r) for r in rows],
-            },
-            indent=1,
+    if not FLAGS.only:
+        return suite
+    if FLAGS.only not in suite:
+        raise config_lib.ConfigError(
+            config_lib.unknown("row", FLAGS.only, suite)
         )
-        with write.whole(pathlib.Path(FLAGS.out)) as temporary:
-            temporary.write_text(text + "\n")
-    return seg_flags.DONE
+    return {FLAGS.only: suite[FLAGS.only]}
+
+
+def _need_accelerator() -> None:
+    """Asks both sides, in a process of its own, which ends with its memory."""
+    ask = (
+        "import jax, torch; "
+        "print(jax.default_backend(), torch.cuda.is_available())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True
+    )
+    found = done.stdout.split()
+    if found != ["gpu", "True"]:
+        what = (
+            f"JAX has {found[0]}, PyTorch CUDA: {found[1]}"
+            if len(found) == 2
+            else (done.stderr.splitlines() or ["no answer"])[-1]
+        )
+        raise config_lib.UserError(
+            f"the gpu suite needs a GPU for both sides ({what}); install "
+            "jax[cuda12] and a CUDA build of torch on a machine with one, or "
+            "give --tiny to see that it runs"
+        )
 
 
 def line(row: duel.Row) -> str:

@@ -10,6 +10,8 @@ Both sides get one folder to hand over weights and inputs: ours is prepared
 first. The sides then run in turn, ours first in every even round, so that a
 slow spell of the machine meets both; medians are compared. A side has the
 environment that its own entry point would give it, and nothing of the other's.
+
+Seconds are what is compared, or, with `value`, the numbers that the two return.
 """
 
 import contextlib
@@ -51,14 +53,23 @@ class _Side:
     """A process that runs one side, on demand."""
 
     def __init__(
-        self, function: str, settings: dict[str, Any], folder: pathlib.Path
+        self,
+        function: str,
+        settings: dict[str, Any],
+        folder: pathlib.Path,
+        warm: int,
+        environment: dict[str, str],
     ):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, function, str(folder)],
+            [sys.executable, "-m", __name__, function, str(folder), str(warm)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={
+                **os.environ,
+                **environment,
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
         )
         self._settings = json.dumps(settings)
 
@@ -66,10 +77,10 @@ class _Side:
         """Lets it get ready; what it says of itself."""
         return self._ask(self._settings)
 
-    def run(self) -> float:
-        """Seconds of one run."""
+    def run(self, figure: str) -> float:
+        """The "seconds" of one run, or the "value" that it gave."""
         time.sleep(_PAUSE_S)
-        return self._ask("run")["seconds"]
+        return self._ask("run")[figure]
 
     def _ask(self, line: str) -> dict[str, Any]:
         with contextlib.suppress(BrokenPipeError):  # told below
@@ -97,55 +108,78 @@ def compare(
     runs: int,
     *,
     work: float = 0,
+    each: int = 1,
+    value: str = "",
     unit: str = "s",
+    warm: int = _WARM_RUNS,
+    environment: dict[str, str] | None = None,
     **settings: Any,
 ) -> Row:
     """Runs "module:function" against "module:function".
 
-    With `work`, the figures are work per second (more is better), else
-    seconds (less is better).
+    Parameters
+    ----------
+    work : the figures are work per second (more is better), else seconds.
+    each : a run is this many of what the seconds stand for.
+    value : "less" or "more" is better of the number that a run returns, which
+        is then the figure; empty = its seconds are.
+    warm : runs before the first that counts.
+    environment : what our entry point has in its environment.
+    settings : what both sides are called with.
     """
+    environment = environment or {}
     sides: list[_Side] = []
     told: list[dict[str, Any]] = []
-    times: list[list[float]] = [[], []]
+    found: list[list[float]] = [[], []]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for function in (ours, peer):
-                sides.append(_Side(function, settings, pathlib.Path(folder)))
+            for function, given in ((ours, environment), (peer, {})):
+                at = pathlib.Path(folder)
+                sides.append(_Side(function, settings, at, warm, given))
                 told.append(sides[-1].start())
             for turn in range(runs):
                 for i in (0, 1) if turn % 2 == 0 else (1, 0):
-                    times[i].append(sides[i].run())
+                    got = sides[i].run("value" if value else "seconds")
+                    found[i].append(got if value else got / each)
         finally:
             for side in sides:
                 side.close()
-    seconds = [statistics.median(each) for each in times]
-    ratio = seconds[1] / seconds[0]
-    figures = [work / s for s in seconds] if work else seconds
+    medians = [statistics.median(numbers) for numbers in found]
+    ratio = medians[1] / medians[0]
     about = {
         **settings,
         "ours": told[0],
         "peer": told[1],
-        "spread": [max(each) / min(each) for each in times],
+        "ours_environment": environment,
+        "spread": [max(numbers) / min(numbers) for numbers in found],
     }
-    return Row(name, *figures, unit, ratio, runs, about)
+    return Row(
+        name,
+        *([work / seconds for seconds in medians] if work else medians),
+        unit,
+        1 / ratio if value == "more" else ratio,
+        runs,
+        about,
+    )
 
 
-def _serve(function: str, folder: str) -> None:
+def _serve(function: str, folder: str, warm: str) -> None:
     module, _, name = function.partition(":")
     settings = json.loads(sys.stdin.readline())
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     make = getattr(importlib.import_module(module), name)
     once, about = make(pathlib.Path(folder), **settings)
-    for _ in range(_WARM_RUNS):
+    for _ in range(int(warm)):
         once()
     print(json.dumps(about), file=answers, flush=True)
     for _ in sys.stdin:
         began = time.perf_counter()
-        once()
-        seconds = time.perf_counter() - began
-        print(json.dumps({"seconds": seconds}), file=answers, flush=True)
+        value = once()
+        told = {"seconds": time.perf_counter() - began}
+        if isinstance(value, float):
+            told["value"] = value
+        print(json.dumps(told), file=answers, flush=True)
 
 
 if __name__ == "__main__":

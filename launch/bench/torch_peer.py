@@ -1,7 +1,8 @@
 """PyTorch, as its documentation says to use it on each device.
 
 Weights, input, loss and optimiser are those of our side (`folder`); layouts
-are channels-last, bfloat16 is autocast.
+are channels-last, bfloat16 is autocast, AdamW is fused on a GPU. With `mode`,
+the whole of network and loss goes through `torch.compile` in that mode.
 """
 
 import os
@@ -11,152 +12,154 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+
+from launch.bench import torch_networks
 
 Side = tuple[Callable[[], Any], dict[str, Any]]
 
 _CLOSE = 1e-3  # of logits, between two float32 programs
 
 
-class _DoubleConv(nn.Sequential):
-    def __init__(self, n_in: int, n_out: int):
-        layers = []
-        for n in (n_in, n_out):
-            layers += [
-                nn.Conv2d(n, n_out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(n_out, eps=1e-3, momentum=0.1),
-                nn.ReLU(inplace=True),
-            ]
-        super().__init__(*layers)
-
-
-class UNet(nn.Module):
-    """The network of `ours.network`: [B, 1, H, W] -> logits [B, 1, H, W]."""
-
-    def __init__(self, width: int, depth: int = 4):
-        super().__init__()
-        widths = [width << level for level in range(depth + 1)]
-        self.down = nn.ModuleList(
-            _DoubleConv(n_in, n)
-            for n_in, n in zip([1, *widths], widths, strict=False)
-        )
-        below = widths[:-1][::-1]
-        self.up = nn.ModuleList(
-            nn.ConvTranspose2d(2 * n, n, 2, stride=2) for n in below
-        )
-        self.merge = nn.ModuleList(_DoubleConv(2 * n, n) for n in below)
-        self.head = nn.Conv2d(width, 1, 1)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        skips = []
-        for block in self.down[:-1]:
-            x = block(x)
-            skips.append(x)
-            x = nn.functional.max_pool2d(x, 2)
-        x = self.down[-1](x)
-        for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat([skips.pop(), up(x)], 1))
-        return self.head(x)
-
-
 def train_step(
-    folder: pathlib.Path, *, dtype: str, batch_size: int, side: int, width: int
+    folder: pathlib.Path,
+    *,
+    dtype: str,
+    batch_size: int,
+    side: int,
+    width: int,
+    architecture: str = "unet_small",
+    steps: int = 1,
+    device: str = "cpu",
+    mode: str = "",
 ) -> Side:
     """Forward, backward and AdamW, the input on the device already."""
     del batch_size, side
-    model, image = _load(folder, width)
+    model, image = _load(folder, architecture, width, device)
     model.train()
     truth = np.load(folder / "batch.npz")["classes"]
-    truth = torch.from_numpy(truth[:, None].astype(np.float32))
+    truth = torch.from_numpy(truth[:, None].astype(np.float32)).to(device)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, weight_decay=1e-4, eps=1e-8
+        model.parameters(),
+        lr=1e-3,
+        weight_decay=1e-4,
+        eps=1e-8,
+        fused=device == "cuda",
     )
 
-    def once() -> float:
-        optimizer.zero_grad(set_to_none=True)
-        with _compute(dtype):
+    def objective() -> torch.Tensor:
+        with _compute(dtype, device):
             logits = model(image)
         logits = logits.float()
         p = torch.sigmoid(logits)
         dice = 1 - (2 * (p * truth).sum() + 2) / (p.sum() + truth.sum() + 2)
-        loss = dice + nn.functional.binary_cross_entropy_with_logits(
+        return dice + torch.nn.functional.binary_cross_entropy_with_logits(
             logits, truth
         )
-        loss.backward()
-        optimizer.step()
+
+    objective = _compile(objective, mode)
+
+    def once(n: int = steps) -> float:
+        for _ in range(n):
+            optimizer.zero_grad(set_to_none=True)
+            loss = objective()
+            loss.backward()
+            optimizer.step()
         return float(loss.detach())
 
-    first = once()
-    return once, {**_about(), "first_loss": first}
+    first = once(1)
+    later = [once(1) for _ in range(2)]
+    return once, {
+        **_about(device, mode),
+        "first_loss": first,
+        "loss_after": later,
+    }
 
 
 def predict(
-    folder: pathlib.Path, *, dtype: str, batch_size: int, side: int, width: int
+    folder: pathlib.Path,
+    *,
+    dtype: str,
+    batch_size: int,
+    side: int,
+    width: int,
+    architecture: str = "unet_small",
+    device: str = "cpu",
+    mode: str = "",
 ) -> Side:
     """A batch of tiles, from and to NumPy, as `inference_mode` has it."""
     del batch_size, side
-    model, _ = _load(folder, width)
+    model, _ = _load(folder, architecture, width, device)
     model.eval()
+    network = _compile(model, mode)
     image = np.load(folder / "batch.npz")["image"]
 
     def once() -> np.ndarray:
-        with torch.inference_mode(), _compute(dtype):
-            x = torch.from_numpy(image.transpose(0, 3, 1, 2))
-            x = x.contiguous(memory_format=torch.channels_last)
-            p = torch.sigmoid(model(x).float())
-            return p.permute(0, 2, 3, 1).contiguous().numpy()
+        with torch.inference_mode(), _compute(dtype, device):
+            p = torch.sigmoid(network(_put(image, device)).float())
+            return p.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
     found = once()
     wanted = np.load(folder / "probabilities.npy")
     worst = float(np.abs(found - wanted).max())
     if dtype == "float32" and worst > _CLOSE:
         raise ValueError(f"the two networks differ by {worst}")
-    return once, {**_about(), "max_difference": worst}
+    return once, {**_about(device, mode), "max_difference": worst}
 
 
-def _compute(dtype: str) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16")
+def stardist(
+    folder: pathlib.Path, *, dtype: str, batch_size: int, side: int, width: int
+) -> Side:
+    """StarDist's network, with weights of its own, on the same images."""
+    del batch_size, side, width
+    torch.manual_seed(0)
+    model = torch_networks.StarDist().eval()
+    model = model.to(memory_format=torch.channels_last)
+    image = np.load(folder / "batch.npz")["image"]
+
+    def once() -> tuple[np.ndarray, np.ndarray]:
+        with torch.inference_mode(), _compute(dtype, "cpu"):
+            prob, dist = model(_put(image, "cpu"))
+            return prob.float().numpy(), dist.float().numpy()
+
+    once()
+    about = _about("cpu", "")
+    about["program"] = f"StarDist's network by {about['program']}"
+    about["parameters"] = sum(p.numel() for p in model.parameters())
+    return once, about
 
 
-def _load(folder: pathlib.Path, width: int) -> tuple[UNet, torch.Tensor]:
-    weights = np.load(folder / "weights.npz")
-    model = UNet(width)
-
-    def put(target: torch.Tensor, name: str, axes: tuple[int, ...] = ()):
-        value = weights[f"{name}/value"]
-        value = value.transpose(axes) if axes else value
-        assert target.shape == value.shape, name
-        target.data.copy_(torch.from_numpy(np.ascontiguousarray(value)))
-
-    for part in ("down", "merge"):
-        for i, block in enumerate(getattr(model, part)):
-            for j, (conv, norm) in enumerate(((0, 1), (3, 4)), 1):
-                at = f"{part}/{i}"
-                put(
-                    block[conv].weight,
-                    f"params/{at}/conv{j}/kernel",
-                    (3, 2, 0, 1),
-                )
-                put(block[norm].weight, f"params/{at}/norm{j}/scale")
-                put(block[norm].bias, f"params/{at}/norm{j}/bias")
-                put(block[norm].running_mean, f"stats/{at}/norm{j}/mean")
-                put(block[norm].running_var, f"stats/{at}/norm{j}/var")
-    for i, up in enumerate(model.up):
-        put(up.weight, f"params/up/{i}/kernel", (2, 3, 0, 1))
-        put(up.bias, f"params/up/{i}/bias")
-    put(model.head.weight, "params/head/kernel", (3, 2, 0, 1))
-    put(model.head.bias, "params/head/bias")
-    image = np.load(folder / "batch.npz")["image"].transpose(0, 3, 1, 2)
-    image = torch.from_numpy(np.ascontiguousarray(image))
-    return (
-        model.to(memory_format=torch.channels_last),
-        image.to(memory_format=torch.channels_last),
-    )
+def _compute(dtype: str, device: str) -> torch.autocast:
+    return torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def _about() -> dict[str, Any]:
+def _compile(function: Callable, mode: str) -> Callable:
+    torch.backends.cudnn.benchmark = True
+    return torch.compile(function, mode=mode) if mode else function
+
+
+def _put(image: np.ndarray, device: str) -> torch.Tensor:
+    x = torch.from_numpy(image.transpose(0, 3, 1, 2))
+    return x.to(device).contiguous(memory_format=torch.channels_last)
+
+
+def _load(
+    folder: pathlib.Path, architecture: str, width: int, device: str
+) -> tuple[torch_networks.UNet, torch.Tensor]:
+    model = torch_networks.load(folder / "weights.npz", architecture, width)
+    image = np.load(folder / "batch.npz")["image"]
+    return model.to(device), _put(image, device)
+
+
+def _about(device: str, mode: str) -> dict[str, Any]:
+    peak = "-"
+    if device == "cuda":
+        device = torch.cuda.get_device_name()
+        peak = torch.cuda.max_memory_allocated() / 1e9
+    compiled = f", torch.compile({mode})" if mode else ""
     return {
-        "program": f"PyTorch {torch.__version__}, channels-last",
+        "program": f"PyTorch {torch.__version__}, channels-last{compiled}",
         "threads": torch.get_num_threads(),
+        "device": device,
+        "peak_memory_gb": peak,
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
