@@ -162,8 +162,10 @@ def _slide_classes(path: pathlib.Path, found: Any) -> None:
 
 
 def _slide_probabilities(path: pathlib.Path, found: Any) -> None:
-    shape = (*found.shape, found.n_classes)
-    slide_write.write_tiff(path, found.probabilities(), shape, np.float32)
+    shape, strips = (*found.shape, found.n_classes), found.probabilities()
+    if found.n_classes == 1:
+        shape, strips = found.shape, (strip[..., 0] for strip in strips)
+    slide_write.write_tiff(path, strips, shape, np.float32)
 
 
 def _slide_zarr(path: pathlib.Path, found: Any) -> None:

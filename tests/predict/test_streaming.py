@@ -1,0 +1,210 @@
+"""Claims about slides: by strips as at once, and again after a stop."""
+
+import dataclasses
+import logging
+
+import numpy as np
+import pytest
+import tifffile
+
+from seg.images import formats, slide, slide_write
+from seg.predict import bulk, predictor, streaming
+
+NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
+SETTINGS = {"model": "a"}
+
+
+class Stopped(Exception):
+    pass
+
+
+def draw(path, shape=(300, 90), channels=1):
+    pixels = np.random.default_rng(7).integers(0, 255, (*shape, channels))
+    pixels = pixels.astype(np.uint8)
+    if path.suffix == ".zarr":
+        slide_write.write_zarr(
+            path, [pixels], pixels.shape, np.uint8, labels=False
+        )
+    else:
+        tifffile.imwrite(
+            path, pixels.squeeze(), tile=(16, 32), compression="zlib",
+            photometric="rgb" if channels == 3 else "minisblack",
+        )  # fmt: skip
+    return path
+
+
+def balanced(model, path):
+    """A predictor that finds every class, a sigmoid's in a third of it."""
+    found = predictor.Predictor(model, engine="jax").probabilities(path)
+    logits = np.log(np.clip(found, 1e-6, 1 - 1e-6))
+    if found.shape[-1] == 1:
+        logits -= np.log1p(-np.clip(found, 1e-6, 1 - 1e-6))
+    share = 0.67 if found.shape[-1] == 1 else 0.5
+    bias = model.weights["head/bias"] - np.quantile(logits, share, (0, 1))
+    weights = {**model.weights, "head/bias": bias.astype(np.float32)}
+    return predictor.Predictor(
+        dataclasses.replace(model, weights=weights), engine="jax"
+    )
+
+
+@pytest.fixture
+def by_strips(monkeypatch):
+    """Makes every tiled TIFF a slide, in strips of 64 rows."""
+    monkeypatch.setattr(slide, "LARGE", 1)
+    monkeypatch.setattr(streaming, "_PIXELS", 1)
+
+
+def run(image, out, use, names=NAMES, settings=SETTINGS, **kwargs):
+    images = bulk.expand([str(image)], out)
+    return bulk.run(images, out, names, settings, lambda: use, **kwargs)
+
+
+def files(folder):
+    return {
+        path.name: path.read_bytes()
+        for path in sorted(folder.iterdir())
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"model__n_classes": 3, "classes": ("background", "a", "b")},
+        {"predict__separate": "watershed", "predict__tta": 2},
+        {"predict__connectivity": 1, "predict__gap": 1,
+         "predict__fill_holes": True, "predict__min_area": (4,),
+         "predict__overlap": 0.6},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", [".tif", ".zarr"])
+def test_a_slide_has_the_results_of_the_whole(
+    tmp_path, make_bundle, by_strips, knobs, suffix
+):
+    path = draw(tmp_path / f"a{suffix}")
+    use = balanced(make_bundle(**knobs), path)
+    out = tmp_path / "out"
+    outcome = run(path, out, use)
+    assert (outcome.n_done, outcome.failures) == (1, [])
+    whole = use(path, name="a", probabilities=True)
+    assert len(whole.table) > 20
+    labels = tifffile.imread(out / "a_labels.tif")
+    np.testing.assert_array_equal(labels, whole.labels)
+    classes = tifffile.imread(out / "a_classes.tif")
+    np.testing.assert_array_equal(classes, whole.classes)
+    found = tifffile.imread(out / "a_probabilities.tif")
+    np.testing.assert_allclose(
+        found.reshape(whole.probabilities.shape),
+        whole.probabilities, atol=3e-5,
+    )  # fmt: skip
+    whole.table.to_csv(tmp_path / "whole.csv")
+    rows = formats.read_table(out / "objects.csv")
+    wanted = formats.read_table(tmp_path / "whole.csv")
+    assert len(rows) == len(wanted)
+    for row, other in zip(rows, wanted, strict=True):
+        for name, value in other.items():
+            if isinstance(value, float):
+                near = 3e-5 if name == "probability" else 1e-6
+                assert row[name] == pytest.approx(value, abs=near, rel=near)
+            else:
+                assert row[name] == value
+
+
+def test_a_stopped_slide_goes_on_to_the_same_files(tmp_path, tiny, by_strips):
+    path = draw(tmp_path / "a.tif")
+    use = balanced(tiny, path)
+    run(path, tmp_path / "whole", use)
+    batches = []
+    counted = predictor.Predictor(
+        use.bundle, engine="jax", on_batch=lambda: batches.append(1)
+    )
+    run(path, tmp_path / "counted", counted)
+    n_all = len(batches)
+    batches.clear()
+    for limit in (1, 2, 4, 7, 100):
+        left = iter(range(limit))
+
+        def check(left=left):
+            if next(left, None) is None:
+                raise Stopped
+
+        try:
+            run(path, tmp_path / "again", counted, check=check)
+        except Stopped:
+            assert limit < 100
+    assert files(tmp_path / "again") == files(tmp_path / "whole")
+    # a strip is done once, but for the windows that reach into the next one
+    assert len(batches) < 2.5 * n_all
+    assert not list((tmp_path / "again" / ".seg").glob("*.work"))
+
+
+def test_finished_slides_are_skipped_and_changed_ones_are_not(
+    tmp_path, tiny, by_strips
+):
+    path = draw(tmp_path / "a.tif")
+    use = predictor.Predictor(tiny, engine="jax")
+    out = tmp_path / "out"
+    assert run(path, out, use).n_done == 1
+    before = files(out)
+    assert run(path, out, use).n_skipped == 1
+    assert files(out) == before
+    (out / ".seg" / "a.csv").unlink()
+    assert run(path, out, use).n_done == 1
+    assert files(out) == before
+    draw(path, (280, 90))
+    assert run(path, out, use).n_done == 1
+    assert tifffile.imread(out / "a_labels.tif").shape == (280, 90)
+
+
+def test_maps_of_other_settings_are_not_taken(tmp_path, tiny, make_bundle,
+                                              by_strips):  # fmt: skip
+    path = draw(tmp_path / "a.tif")
+    use = predictor.Predictor(tiny, engine="jax")
+
+    left = iter(range(5))
+
+    def check():
+        if next(left, None) is None:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(path, tmp_path / "out", use, check=check)
+    other = predictor.Predictor(make_bundle(seed=3), engine="jax")
+    run(path, tmp_path / "out", other, settings={"model": "b"})
+    run(path, tmp_path / "fresh", other, settings={"model": "b"})
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+
+
+def test_what_is_not_written_for_a_slide_is_said(
+    tmp_path, tiny, by_strips, caplog
+):
+    path = draw(tmp_path / "a.tif")
+    use = predictor.Predictor(tiny, engine="jax")
+    with caplog.at_level(logging.WARNING):
+        outcome = run(path, tmp_path / "out", use, ("labels", "crops"))
+    assert outcome.n_done == 1 and "a_crops" in caplog.text
+    assert run(path, tmp_path / "out", use, ("labels", "crops")).n_skipped
+
+
+def test_a_damaged_slide_is_one_failure(tmp_path, tiny, by_strips):
+    good, bad = draw(tmp_path / "a.tif"), tmp_path / "b.tif"
+    bad.write_bytes(good.read_bytes()[:-3000])
+    use = predictor.Predictor(tiny, engine="jax")
+    outcome = run(tmp_path / "*.tif", tmp_path / "out", use)
+    assert outcome.n_done == 1
+    ((path, reason),) = outcome.failures
+    assert path == bad and "truncated" in reason
+
+
+def test_an_overlay_of_a_slide_fits_a_screen(
+    tmp_path, tiny, by_strips, monkeypatch
+):
+    from PIL import Image
+
+    monkeypatch.setattr(formats, "_OVERVIEW", 100)
+    path = draw(tmp_path / "a.tif", (330, 97), channels=3)
+    use = predictor.Predictor(tiny, engine="jax")
+    run(path, tmp_path / "out", use, ("overlay",))
+    with Image.open(tmp_path / "out" / "a_overlay.png") as picture:
+        assert picture.size == (25, 83)  # every fourth pixel
