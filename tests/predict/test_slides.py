@@ -136,11 +136,11 @@ def _knobs(random, n_classes):
 
 
 @pytest.mark.parametrize("kind", DRAWN)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_image_with_any_knobs(tmp_path, monkeypatch, kind, seed):
     random = np.random.default_rng((seed, *kind.encode()))
     monkeypatch.setattr(separation, "_BLOCK", int(random.integers(5, 60)))
-    shape = tuple(random.integers(20, 70, 2))
+    shape = tuple(random.integers(20, 50, 2))
     n_classes = int(random.integers(2, 5))
     classes = _classes(random, kind, shape, n_classes)
     prob = _probabilities(random, classes, n_classes)
@@ -148,7 +148,7 @@ def test_any_image_with_any_knobs(tmp_path, monkeypatch, kind, seed):
     image = None if seed == 0 else image.astype(np.uint16)
     predict, names = _knobs(random, n_classes), NAMES[:n_classes]
     whole = blobs.detect(prob, image, predict, names)
-    for height in HEIGHTS:
+    for height in (HEIGHTS[seed], int(random.integers(2, 25))):
         folder = tmp_path / str(height)
         found = _on_slide(folder, prob, image, predict, names, height)
         _assert_same(found, whole)
@@ -179,7 +179,7 @@ def test_every_stage_on_touching_discs(tmp_path, knobs):
     predict = config.Predict(**knobs)
     whole = blobs.detect(prob, None, predict, NAMES[:2])
     assert knobs.get("drop_border") or len(whole.table) > 3
-    for height in (1, 7):
+    for height in (2, 11):
         folder = tmp_path / str(height)
         found = _on_slide(folder, prob, None, predict, NAMES[:2], height)
         _assert_same(found, whole)

@@ -2,12 +2,16 @@
 
 A slide is an image too large for memory. It is worked on in strips, stretches
 of rows at full width, from the top down and several times over; between two
-passes the labels lie on disk. Memory is that of a few strips, and about 300
+passes the labels lie on disk. Memory is that of a few strips, and about 400
 bytes for each object. Labels, classes and the whole numbers of the table equal
 those of `blobs.detect` of the whole image, whatever the height of the strips;
 means and shapes equal them to rounding. One thing differs: the watershed
 leaves components whole whose bounding box holds more than
 `separation.LARGEST_CUT` px, and says so in the log.
+
+639,201 objects of 32768x32768 px in strips of 512 rows: 33 s on one core and
+0.7 GiB, probabilities and image at hand; with the watershed as long again as
+`objects.watershed` takes for as many objects (0.2 ms each).
 """
 
 import os
