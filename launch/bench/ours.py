@@ -29,7 +29,9 @@ def network(
         ),
         data=config_lib.Data(normalize="none"),
         loss=config_lib.Loss(terms="binary_cross_entropy + dice"),
-        optim=config_lib.Optim(clip_norm=0.0, schedule="constant"),
+        optim=config_lib.Optim(
+            clip_norm=0.0, schedule="constant", warmup_frac=0.0
+        ),
         train=config_lib.Train(augment=False),
     )
 

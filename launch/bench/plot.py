@@ -36,23 +36,29 @@ def ratios(
             ha="left" if row.ratio >= 1 else "right",
             weight="bold",
         )
-    found = [row.ratio for row in rows]
-    # room for the numbers at the ends, and for both sides of 1
-    axes.set_xscale("log")
-    axes.set_xlim(min(0.8, 0.75 * min(found)), max(1.25, 1.35 * max(found)))
-    axes.axvline(1, color="black", linewidth=1)
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
-    axes.xaxis.set_minor_formatter(
-        lambda x, _: f"{x:g}" if f"{x:g}"[-1] in "25" else ""
-    )
+    _scale(axes, [row.ratio for row in rows])
     axes.set_yticks(places, [_label(row) for row in rows], fontsize=8)
     axes.set_xlabel("ratio to the peer; right of 1, seg is ahead")
-    axes.set_title(_title(machine), fontsize=9, loc="left")
+    axes.set_title(_title(machine, rows), fontsize=9, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", which="both", alpha=0.2)
     axes.set_axisbelow(True)
     with write.whole(file) as temporary:
         chart.savefig(temporary, format="png")
+
+
+def _scale(axes: Any, found: list[float]) -> None:
+    """A logarithmic axis with 1 on it, and room for the numbers at the ends."""
+    low, high = min(0.8, *found), max(1.25, *found)
+    room = (high / low) ** 0.1
+    from matplotlib import ticker
+
+    axes.set_xscale("log")
+    axes.set_xlim(low / room, high * room)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.xaxis.set_minor_locator(ticker.NullLocator())
 
 
 def _label(row: duel.Row) -> str:
@@ -63,14 +69,13 @@ def _label(row: duel.Row) -> str:
     )
 
 
-def _title(machine: dict[str, Any]) -> str:
+def _title(machine: dict[str, Any], rows: list[duel.Row]) -> str:
+    devices = {row.about["ours"].get("device", "cpu") for row in rows} - {"cpu"}
     versions = machine["versions"]
     shown = ", ".join(
         f"{name} {versions[name]}"
         for name in ("jax", "openvino", "torch", "scikit-image")
         if versions.get(name, "-") != "-"
     )
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores; {machine['date']}\n"
-        + (shown)
-    )
+    cpu = f"{machine['cpu']}, {machine['cores']} cores"
+    return f"{', '.join([*devices, cpu])}; {machine['date']}\n{shown}"
