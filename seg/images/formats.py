@@ -181,7 +181,8 @@ def _slide_overlay(path: pathlib.Path, found: Any) -> None:
     for stream in (found.image(), found.labels(), found.classes()):
         top, parts = 0, []
         for strip in stream:
-            parts.append(strip[-top % step :: step, ::step])
+            # a view would keep all of the strip
+            parts.append(strip[-top % step :: step, ::step].copy())
             top += len(strip)
         whole.append(np.concatenate(parts))
     write.write_png(path, write.overlay(*whole))

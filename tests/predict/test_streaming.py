@@ -2,13 +2,17 @@
 
 import dataclasses
 import logging
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import tifffile
 
 from seg.images import formats, slide, slide_write
-from seg.predict import bulk, predictor, streaming
+from seg.predict import bulk, bundle, predictor, streaming
 
 NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
 SETTINGS = {"model": "a"}
@@ -208,3 +212,42 @@ def test_an_overlay_of_a_slide_fits_a_screen(
     run(path, tmp_path / "out", use, ("overlay",))
     with Image.open(tmp_path / "out" / "a_overlay.png") as picture:
         assert picture.size == (25, 83)  # every fourth pixel
+
+
+@pytest.mark.slow
+def test_a_killed_command_goes_on_to_the_same_files(tmp_path, make_bundle):
+    """67 megapixels, SIGKILL at 60 % of the strips: two thirds are kept."""
+    small, path = draw(tmp_path / "small.tif"), tmp_path / "a.tif"
+    use = balanced(make_bundle(predict__tile=256), small)
+    bundle.save(use.bundle, tmp_path / "model")
+    block = np.tile(tifffile.imread(small), (2, 6))[:512, :512]
+    tifffile.imwrite(
+        path, np.tile(block, (16, 17))[:8192], tile=(512, 512),
+        compression="zlib", photometric="minisblack",
+    )  # fmt: skip
+    assert slide.is_slide(path)
+
+    def start(out):
+        return subprocess.Popen(
+            [sys.executable, "-m", "seg", "predict", path, "--engine=jax",
+             f"--model={tmp_path / 'model'}", f"--out={tmp_path / out}"],
+        )  # fmt: skip
+
+    assert start("whole").wait() == 0
+    process = start("killed")
+    maps = tmp_path / "killed" / ".seg" / "a.work" / "map"
+    strip = streaming._PIXELS // 8704
+    n_kept = round(0.6 * 8192 / strip)
+    while not maps.is_dir() or len(list(maps.iterdir())) < n_kept:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in maps.iterdir()}
+    assert not (tmp_path / "killed" / "a_labels.tif").exists()
+    process = start("killed")
+    while process.poll() is None and len(list(maps.iterdir())) <= len(kept):
+        time.sleep(0.02)
+    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
+    assert process.wait() == 0
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
