@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
+from seg import config
 from seg.images import slide_zarr, write
 
 _TILE = 512
@@ -76,15 +77,21 @@ def write_zarr(
 
     Each level has every second pixel of the one before, so ids stay ids, down
     to 1024 pixels or less. With `labels` it is an OME label image. An older
-    OME-Zarr folder is replaced. The format: https://ngff.openmicroscopy.org/0.4
+    OME-Zarr folder is replaced, but never another image by labels. The format:
+    https://ngff.openmicroscopy.org/0.4
 
-    Raises UserError where the library zarr is missing.
+    Raises UserError where the library zarr is missing, or an image lies there.
     """
     dtype = np.dtype(dtype)
     if labels and dtype.kind not in "iu":
         raise ValueError(f"labels are whole numbers, not {dtype}")
     library = slide_zarr.library()
     path = pathlib.Path(path)
+    if labels and path.is_dir() and not slide_zarr.holds_labels(path):
+        raise config.UserError(
+            f"{path}: holds something else than labels, which is not replaced; "
+            "choose another folder for the results"
+        )
     with write.whole(path) as temporary:
         group = library.create_group(temporary, zarr_format=2)
         shapes = list(_level_shapes(shape))

@@ -5,6 +5,7 @@ chunk that is not there is the fill value, by the definition of Zarr: a store
 that was copied in part cannot be told from one that is empty in places.
 """
 
+import json
 import math
 import pathlib
 import types
@@ -40,6 +41,15 @@ def is_zarr(path: pathlib.Path) -> bool:
 def holds_zarr(path: pathlib.Path) -> bool:
     """Whether a folder has the metadata of Zarr."""
     return any((path / name).is_file() for name in _MARKS)
+
+
+def holds_labels(path: pathlib.Path) -> bool:
+    """Whether a folder is an OME label image, as `slide_write` writes it."""
+    try:
+        text = (path / ".zattrs").read_text(encoding="utf-8")
+        return "image-label" in json.loads(text)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 class ZarrBands:

@@ -50,6 +50,10 @@ _REMEDIES = {
 }
 
 
+class WriteError(config.UserError):
+    """A result cannot be written: the place is at fault, not the image."""
+
+
 @contextlib.contextmanager
 def whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     """Yields a temporary path that becomes `path` if the block succeeds.
@@ -59,7 +63,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     `path` is replaced in one step (a folder is replaced only if empty). If
     the block fails, the temporary file goes and `path` is as before.
 
-    Raises UserError where the folder cannot be written, or the disk is full.
+    Raises WriteError where the folder cannot be written, or the disk is full.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{uuid.uuid4().hex[:12]}{path.suffix}")
@@ -70,7 +74,7 @@ def whole(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     except OSError as error:
         if error.errno not in _REMEDIES or _elsewhere(error, temporary):
             raise
-        raise config.UserError(
+        raise WriteError(
             f"cannot write {path}: {_REMEDIES[error.errno]}"
         ) from error
     finally:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from seg import config as config_lib
-from seg.images import formats, read, slide, slide_zarr
+from seg.images import formats, read, slide, slide_zarr, write
 from seg.predict import ledger as ledger_lib
 
 if typing.TYPE_CHECKING:  # it brings JAX, which a finished folder never needs
@@ -98,6 +98,7 @@ def _images(paths: Iterable[Path], out: Path) -> list[Path]:
         and not (
             path.name.endswith(endings)
             and path.parent.resolve() == out.resolve()
+            and (path.is_file() or slide_zarr.holds_labels(path))
         )
     )
 
@@ -105,7 +106,10 @@ def _images(paths: Iterable[Path], out: Path) -> list[Path]:
 def _is_image(path: Path) -> bool:
     if path.suffix.lower() in read.SUFFIXES:
         return path.is_file()
-    return slide_zarr.is_zarr(path)
+    # not the arrays inside a Zarr, which look like one
+    return slide_zarr.is_zarr(path) and not any(
+        map(slide_zarr.is_zarr, path.parents)
+    )
 
 
 def run(
@@ -147,9 +151,13 @@ def run(
         stems = ledger.stems(images)
         use = None
         for image in progress(images):
+            work = ledger.work(stems[image])
             if not overwrite and ledger.holds(image, settings, names):
+                shutil.rmtree(work, ignore_errors=True)
                 outcome.n_skipped += 1
                 continue
+            if overwrite:
+                shutil.rmtree(work, ignore_errors=True)
             use = use or predictor()
             job = _Job(out, image, stems[image], names, settings, select)
             try:
@@ -175,6 +183,8 @@ class _Unusable(Exception):
 def _reading() -> Iterator[None]:
     try:
         yield
+    except write.WriteError:  # no other image can be written either
+        raise
     except (config_lib.UserError, OSError, MemoryError) as error:
         raise _Unusable from error
 
@@ -202,6 +212,7 @@ class _Job:
                 name=self.stem,
                 probabilities="probabilities" in self.names,
             )
+        ledger.begin(self.image, self.stem)
         files = []
         for form in self._forms():
             files.append(form.file(self.stem))
@@ -224,10 +235,11 @@ class _Job:
                 use,
                 self.image,
                 work,
-                {**self.settings, "state": state},
+                {**self.settings, "state": state, "source": str(self.image)},
                 select=self.select,
                 check=check,
             )
+        ledger.begin(self.image, self.stem)
         rows = ({"image": self.stem, **row} for row in found.rows())
         formats.write_table(ledger.table(self.stem), rows)
         files = []

@@ -14,6 +14,8 @@ import itertools
 import json
 import os
 import pathlib
+import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +29,8 @@ _FOLDER = ".seg"
 _KEYS = {"source", "state", "settings", "stem", "files", "rows"}
 # File systems allow 255 bytes, of which a suffix takes some.
 _LONGEST = 180
+# As `write.whole` names them.
+_UNFINISHED = re.compile(r"\.[0-9a-f]{12}(\.\w+)?")
 
 
 @contextlib.contextmanager
@@ -49,7 +53,19 @@ def held(out: Path) -> Iterator["Ledger"]:
                 f"--out={out}: in use by process {error}; wait for it to end "
                 "or choose another folder"
             ) from error
+        for place in (out, folder):
+            _sweep(place)
         yield Ledger(out)
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a killed process was writing there."""
+    for path in folder.iterdir():
+        if _UNFINISHED.fullmatch(path.name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 class Ledger:
@@ -69,7 +85,11 @@ class Ledger:
     ) -> bool:
         """Whether the results of this image are there and up to date."""
         record = self._by_source.get(str(image))
-        if record is None or not image.exists():
+        try:
+            now = state(image)
+        except OSError:  # whoever reads it will say so
+            return False
+        if record is None:
             return False
         by_strips = record["rows"] is None
         forms = [formats.FORMATS[name] for name in names]
@@ -79,14 +99,17 @@ class Ledger:
             if form.per_image and (form.write_slide or not by_strips)
         ]
         return (
-            record["state"] == state(image)
+            record["state"] == now
             and record["settings"] == json.loads(json.dumps(settings))
             and set(wanted) <= set(record["files"])
             and self._complete(record)
         )
 
     def _complete(self, record: Mapping[str, Any]) -> bool:
-        if record["rows"] is None and not self.table(record["stem"]).exists():
+        table = self.table(record["stem"])
+        if record["rows"] is None and not (
+            table.is_file() and table.stat().st_size
+        ):
             return False
         return all((self.out / name).exists() for name in record["files"])
 
@@ -116,6 +139,15 @@ class Ledger:
         with write.whole(self.folder / f"{stem}.json") as temporary:
             temporary.write_text(text, encoding="utf-8")
         self._by_source[str(image)] = json.loads(text)
+
+    def begin(self, image: Path, stem: str) -> None:
+        """Notes that the results of an image are about to change.
+
+        Until `add`, whatever lies there is nobody's; the name stays the
+        image's.
+        """
+        if str(image) in self._by_source:
+            self.add(image, [], {}, stem, [], [])
 
     def forget(self, image: Path) -> None:
         """Drops the record of an image: what lies there is not from it."""

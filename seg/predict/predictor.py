@@ -182,7 +182,9 @@ class Predictor:
         Raises UserError where not one window fits into memory.
         """
         n_channels = self.config.model.in_channels
-        window = self._engine.window(shape, self._tile)
+        # never a smaller one, that memory asked for: strips of two runs would
+        # not fit together
+        window = self._engine.window(shape, self.config.predict.tile)
         try:
             yield from self._stream(
                 lambda top, bottom: read.as_channels(

@@ -82,7 +82,8 @@ def segment(
         kept = maps.get(top, bottom).astype(np.float32) / _FULL
         if use.config.model.n_classes == 1:
             return kept
-        return np.concatenate([1 - kept.sum(-1, keepdims=True), kept], -1)
+        background = np.maximum(1 - kept.sum(-1, keepdims=True), 0)
+        return np.concatenate([background, kept], -1)
 
     with slide.open_slide(source, select=select) as image:
         found = slides.detect(
@@ -99,13 +100,23 @@ def segment(
         with slide.open_slide(source, select=select) as image:
             yield from map(image.rows, *_ends(shape[0], height))
 
+    def checked(
+        strips: Callable[[], Iterator[Any]],
+    ) -> Callable[[], Iterator[Any]]:
+        def stream() -> Iterator[Any]:
+            for strip in strips():
+                check()
+                yield strip
+
+        return stream
+
     return Found(
         shape,
         found.n_objects,
-        found.labels,
-        found.classes,
-        lambda: map(probabilities, *_ends(shape[0], height)),
-        pixels,
+        checked(found.labels),
+        checked(found.classes),
+        checked(lambda: map(probabilities, *_ends(shape[0], height))),
+        checked(pixels),
         found.rows,
         max(use.config.model.n_classes, 1),
     )
@@ -142,11 +153,11 @@ def _maps(
     maps = strips_lib.Strips(
         folder, "probability", (*image.shape, n_kept), np.uint16, height
     )
-    missing = (i for i in range(len(classes)) if not classes.has(i))
-    first = next(missing, len(classes))
+    kept = (classes.has(i) and maps.has(i) for i in range(len(classes)))
+    first = next((i for i, has in enumerate(kept) if not has), len(classes))
     if first == len(classes):
         return classes, maps
-    stats = _stats(use, image, folder)
+    stats = _stats(use, image, folder, height, check)
     stream = use.strips(image.rows, image.shape, stats, start=first * height)
     told = 0
     for i, strip in _cut(stream, first, height, image.shape[0]):
@@ -162,18 +173,22 @@ def _maps(
 
 
 def _stats(
-    use: "predictor.Predictor", image: slide.Slide, folder: Path
+    use: "predictor.Predictor",
+    image: slide.Slide,
+    folder: Path,
+    height: int,
+    check: Callable[[], None],
 ) -> np.ndarray:
     """`normalize.measure` of the slide; kept, as it reads all of it."""
     path = folder / "stats.npy"
     if path.is_file():
         return np.load(path)
     n_channels = use.config.model.in_channels
-    # whole rows of chunks would do, but their height is the file's affair
-    tops, ends = _ends(image.shape[0], max(1, _PIXELS // image.shape[1]))
+    tops, ends = _ends(image.shape[0], height)
 
     def channels() -> Iterator[np.ndarray]:
         for top, bottom in zip(tops, ends, strict=True):
+            check()
             yield read.as_channels(image.rows(top, bottom), n_channels)
 
     stats = normalize.measure_strips(channels, image.dtype)

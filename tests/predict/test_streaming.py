@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from seg.images import formats, slide, slide_write
-from seg.predict import bulk, bundle, predictor, streaming
+from seg import config
+from seg.images import formats, slide, slide_write, write
+from seg.predict import bulk, bundle, predictor, streaming, strips
 
 NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
 SETTINGS = {"model": "a"}
@@ -126,7 +128,7 @@ def test_a_stopped_slide_goes_on_to_the_same_files(tmp_path, tiny, by_strips):
     run(path, tmp_path / "counted", counted)
     n_all = len(batches)
     batches.clear()
-    for limit in (1, 2, 4, 7, 100):
+    for limit in (1, 2, 4, 7, 12, 20, 33, 1000):
         left = iter(range(limit))
 
         def check(left=left):
@@ -136,7 +138,7 @@ def test_a_stopped_slide_goes_on_to_the_same_files(tmp_path, tiny, by_strips):
         try:
             run(path, tmp_path / "again", counted, check=check)
         except Stopped:
-            assert limit < 100
+            assert limit < 1000
     assert files(tmp_path / "again") == files(tmp_path / "whole")
     # a strip is done once, but for the windows that reach into the next one
     assert len(batches) < 2.5 * n_all
@@ -212,6 +214,147 @@ def test_an_overlay_of_a_slide_fits_a_screen(
     run(path, tmp_path / "out", use, ("overlay",))
     with Image.open(tmp_path / "out" / "a_overlay.png") as picture:
         assert picture.size == (25, 83)  # every fourth pixel
+
+
+def stopping(n):
+    """A check that stops at its n-th call."""
+    left = iter(range(n))
+
+    def check():
+        if next(left, None) is None:
+            raise Stopped
+
+    return check
+
+
+def n_checks(path, out, use, names=NAMES):
+    calls = []
+    run(path, out, use, names, check=lambda: calls.append(1))
+    return len(calls)
+
+
+def test_results_half_replaced_are_nobodys(
+    tmp_path, tiny, make_bundle, by_strips
+):
+    """Stopped between two files, they are of two models."""
+    path, out = draw(tmp_path / "a.tif"), tmp_path / "out"
+    first = balanced(tiny, path)
+    other = balanced(make_bundle(seed=3), path)
+    run(path, out, first)
+    before = files(out)
+    last = n_checks(path, tmp_path / "other", other)
+    with pytest.raises(Stopped):
+        run(path, out, other, settings={"model": "b"},
+            check=stopping(last - 1))  # fmt: skip
+    assert files(out)["a_labels.tif"] != before["a_labels.tif"]
+    assert run(path, out, first).n_done == 1
+    assert files(out) == before
+
+
+def test_what_was_begun_for_another_file_is_not_taken(
+    tmp_path, tiny, by_strips
+):
+    use = predictor.Predictor(tiny, engine="jax")
+    one, two = tmp_path / "1" / "a.tif", tmp_path / "2" / "a.tif"
+    for path, value in ((one, 0), (two, 255)):
+        path.parent.mkdir()
+        tifffile.imwrite(
+            path, np.full((200, 64), value, np.uint8), tile=(16, 16)
+        )
+        os.utime(path, (0, 0))
+    with pytest.raises(Stopped):
+        run(one, tmp_path / "out", use, check=stopping(5))
+    run(two, tmp_path / "out", use)
+    run(two, tmp_path / "fresh", use)
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("name", ["map", "probability"])
+def test_a_strip_that_is_gone_is_made_again(tmp_path, tiny, by_strips, name):
+    path, out = draw(tmp_path / "a.tif"), tmp_path / "out"
+    use = balanced(tiny, path)
+    with pytest.raises(Stopped):
+        run(path, out, use, check=stopping(9))
+    kept = sorted((out / ".seg" / "a.work" / name).iterdir())
+    assert len(kept) >= 3
+    kept[1].unlink()
+    assert run(path, out, use).n_done == 1
+    run(path, tmp_path / "fresh", use)
+    assert files(out) == files(tmp_path / "fresh")
+
+
+def test_overwrite_begins_anew(tmp_path, tiny, by_strips):
+    path, out = draw(tmp_path / "a.tif"), tmp_path / "out"
+    use = balanced(tiny, path)
+    with pytest.raises(Stopped):
+        run(path, out, use, check=stopping(9))
+    for file in (out / ".seg" / "a.work" / "map").iterdir():
+        file.write_bytes(b"damaged")
+    assert run(path, out, use, overwrite=True).n_done == 1
+
+
+def test_a_smaller_tile_for_want_of_memory_is_not_for_slides(
+    tmp_path, tiny, by_strips
+):
+    path = draw(tmp_path / "a.tif")
+    use = predictor.Predictor(tiny, engine="jax")
+    run(path, tmp_path / "whole", use)
+    use._tile //= 2
+    run(path, tmp_path / "after", use)
+    assert files(tmp_path / "after") == files(tmp_path / "whole")
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_record(
+    tmp_path, tiny, by_strips, monkeypatch
+):
+    path, out = draw(tmp_path / "a.tif"), tmp_path / "out"
+    use = predictor.Predictor(tiny, engine="jax")
+    run(path, out, use)
+
+    def full(self, i, array):
+        raise write.WriteError("cannot write it: the disk is full")
+
+    with monkeypatch.context() as patch, pytest.raises(config.UserError):
+        patch.setattr(strips.Strips, "put", full)
+        run(path, out, use, overwrite=True)
+    assert run(path, out, use).n_skipped == 1
+
+
+def test_labels_never_replace_an_image(tmp_path, tiny, by_strips):
+    """The input lies in the folder of the results, under their name."""
+    path = draw(tmp_path / "a.zarr")
+    use = predictor.Predictor(tiny, engine="jax")
+    before = predictor.as_pixels(path)
+    with pytest.raises(config.UserError, match="not replaced"):
+        run(path, tmp_path, use, ("omezarr",))
+    np.testing.assert_array_equal(predictor.as_pixels(path), before)
+    out = tmp_path / "out"
+    assert run(tmp_path, out, use, ("omezarr",)).n_done == 1
+    assert run(path, out, use, ("omezarr",), overwrite=True).n_done == 1
+
+
+def test_a_zarr_is_one_image_whatever_lies_in_it(tmp_path):
+    (tmp_path / "in").mkdir()
+    path = draw(tmp_path / "in" / "a.zarr")
+    for text in (tmp_path / "in", tmp_path / "in" / "**" / "*", path):
+        assert bulk.expand([str(text)], tmp_path / "out") == [path]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path, tiny, by_strips):
+    path, out = draw(tmp_path / "a.tif"), tmp_path / "out"
+    use = predictor.Predictor(tiny, engine="jax")
+    run(path, out, use)
+    before = files(out)
+    (out / ".0123456789ab.tif").write_bytes(b"half")
+    (out / ".0123456789ab.zarr").mkdir()
+    (out / ".seg" / ".0123456789ab.json").write_text("{")
+    (out / ".seg" / "a.work" / "map").mkdir(parents=True)
+    assert run(path, out, use).n_skipped == 1
+    assert files(out) == before
+    assert {path.name for path in (out / ".seg").iterdir()} == {
+        "a.json", "a.csv", "lock"
+    }  # fmt: skip
+    assert not list(out.glob(".*.zarr"))
 
 
 @pytest.mark.slow
