@@ -42,7 +42,7 @@ WALLS = {
     "mlflow": ("seg.train.tracking", "seg.serve.pyfunc"),
     "orbax": ("seg.train.checkpoint",),
     "absl.flags": ("seg.flags", "seg.__main__", "launch"),
-    "matplotlib": ("seg.evaluate.plots",),
+    "matplotlib": ("seg.evaluate.plots", "launch.bench.plot"),
     "jax.jit": ("seg.train.step", "seg.predict.engine", "seg.predict.export"),
     "flax.nnx.jit": (),
 }
