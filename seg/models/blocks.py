@@ -35,7 +35,7 @@ def conv(
     init: Init = glorot_uniform,
 ) -> nnx.Conv:
     """A "same" convolution, stride 1, with Keras' initialisation."""
-    narrows = n_in > n_out and size % 2 == 1
+    narrows = n_in >= n_out and size % 2 == 1
     return nnx.Conv(
         n_in,
         n_out,
@@ -76,7 +76,8 @@ def _kernel_gradient(side: int, x: Array, dy: Array) -> Array:
     """The gradient [side, side, n_in, n_out] of an odd kernel.
 
     A convolution whose "batch" is channels, which XLA must first bring to the
-    front: it is given those of dy, of which there are fewer.
+    front: it is given those of dy, of which there are not more, and which no
+    slow transposition computes anew on the way, as it does x.
     """
     pad = side // 2
     found = jax.lax.conv_general_dilated(
