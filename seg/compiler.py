@@ -12,9 +12,14 @@ _CPU_VERSIONS = ("0.10.",)
 
 # A step takes a gigabyte from the system and gives it back, in 170,000 pages
 # of 4 KiB: half a second of 2.5 (U-Net of 7.76 M parameters, 4 tiles of
-# 256x256, two cores). With huge pages there are 1,000.
+# 256x256, two cores). In huge pages, 1,000 of them, it takes .1 s, and .3 s
+# where another process used the memory in between. So it is kept: one heap,
+# from which large arrays come too, and which does not shrink.
 _TUNABLES = "GLIBC_TUNABLES"
-_HUGE_PAGES = "glibc.malloc.hugetlb=1"
+_KEEP_MEMORY = (
+    "glibc.malloc.hugetlb=1:glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0"
+    f":glibc.malloc.trim_threshold={1 << 34}"
+)
 
 
 def environment() -> dict[str, str]:
@@ -27,7 +32,7 @@ def environment() -> dict[str, str]:
     numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
     if library != "glibc" or numbers < (2, 35) or _TUNABLES in os.environ:
         return {}
-    return {_TUNABLES: _HUGE_PAGES}
+    return {_TUNABLES: _KEEP_MEMORY}
 
 
 def restart() -> None:

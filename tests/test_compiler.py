@@ -119,7 +119,35 @@ def test_a_process_starts_again_once_in_place_with_its_arguments(
         pytest.skip("not glibc 2.35 or later")
     first, second = started(tmp_path)
     assert first[1:] == ["None", "['a b', '--c']"]
-    assert second == [first[0], "glibc.malloc.hugetlb=1", first[2]]
+    wanted = compiler.environment()["GLIBC_TUNABLES"]
+    assert second == [first[0], wanted, first[2]]
+    assert "glibc.malloc.hugetlb=1" in wanted.split(":")
+
+
+def test_memory_is_kept_from_step_to_step(monkeypatch):
+    # a gigabyte taken anew each step is a page fault for each page of it
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    if not compiler.environment():
+        pytest.skip("not glibc 2.35 or later")
+    script = (
+        "import resource\n"
+        "import numpy as np\n"
+        "def fill():\n"
+        "    list(map(np.ones, [2_000_000, 30_000_000]))\n"
+        "fill()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "fill()\n"
+        "after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "print(after - before)\n"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **compiler.environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(process.stdout) < 20
 
 
 def test_memory_stays_as_the_user_has_set_it(tmp_path):
