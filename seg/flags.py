@@ -89,9 +89,8 @@ def _parse(path: str, text: str, kind: Any) -> Any:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple:
         item = typing.get_args(kind)[0]
-        return tuple(
-            _parse(path, part.strip(), item) for part in text.split(",")
-        )
+        parts = text.split(",") if text.strip() else []
+        return tuple(_parse(path, part.strip(), item) for part in parts)
     try:
         return kind(text)
     except ValueError as error:

@@ -5,7 +5,8 @@ from typing import Any
 
 from seg.config.errors import ConfigError
 from seg.config.flat import fields
-from seg.config.knobs import Config, Range
+from seg.config.knob import Range
+from seg.config.knobs import Config
 
 
 def check(config: Config) -> Config:
