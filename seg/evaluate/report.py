@@ -25,8 +25,8 @@ from seg import config
 from seg.evaluate import artifacts, matching, metrics
 
 _HEADLINES = (
-    "dice", "iou", "miou", "ap50", "ap50_image", "ap75", "ap_mean",
-    "ap_mean_image", "f1", "pq", "count_error",
+    "dice", "iou", "miou", "miou_image", "ap50", "ap50_image", "ap75",
+    "ap_mean", "ap_mean_image", "f1", "pq", "count_error", "accuracy",
 )  # fmt: skip
 
 
@@ -71,7 +71,8 @@ def evaluate(
     """Scores `predict` on every record.
 
     Foreground Dice and IoU are means over images; those of the classes are
-    pooled over all pixels; objects are matched whatever their class, and left
+    pooled over all pixels, and `miou_image` is the mean over images of each
+    one's mean IoU; objects are matched whatever their class, and left
     out of images that have no `labels`. What was found mostly on pixels that
     are not annotated counts neither for nor against.
 
@@ -226,9 +227,15 @@ def _scores(
     intervals: bool,
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """(scores, intervals) of all images together, without the split."""
-    means = np.array([[row["dice"], row["iou"]] for row in rows])
+    of_images = ("dice", "iou", "miou_image")
+    means = np.array(
+        [
+            (row["dice"], row["iou"], metrics.scores(count)["miou"])
+            for row, count in zip(rows, counts, strict=True)
+        ]
+    )
     pooled = metrics.scores(np.sum(counts, axis=0), class_names)
-    scores = dict(zip(("dice", "iou"), means.mean(0).tolist(), strict=True))
+    scores = dict(zip(of_images, _mean(means).tolist(), strict=True))
     scores |= pooled
     if matchings:
         scores |= matching.scores(matchings)
@@ -240,7 +247,7 @@ def _scores(
 
     bounds = {}
     for names, values, statistic in (
-        (("dice", "iou"), means, lambda drawn: drawn.mean(0)),
+        (of_images, means, _mean),
         (pooled, np.array(counts), pool),
     ):
         low, high = metrics.bootstrap(values, statistic)
@@ -249,3 +256,10 @@ def _scores(
     if matchings:
         bounds |= matching.intervals(matchings)
     return scores, bounds
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the images that have a score; NaN where none has."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0).sum(0)
+    return np.where(known.any(0), total / np.maximum(known.sum(0), 1), math.nan)

@@ -73,7 +73,7 @@ def _evaluate(predict, *records, **kwargs):
 
 
 def test_metrics_have_the_names_that_tracking_expects():
-    names = {"dice", "iou", "miou", "accuracy", "count_error"}
+    names = {"dice", "iou", "miou", "miou_image", "accuracy", "count_error"}
     names |= {f"{kind}_{name}" for kind in ("dice", "iou") for name in NAMES}
     for name in (*(f"ap{t}" for t in THRESHOLDS), "ap_mean", "pq", "f1"):
         names |= {name, f"{name}_image"}
@@ -95,10 +95,13 @@ def test_scores_equal_a_count_by_hand():
     n_true, n_found, n_both = 4 * 64, 64 + 32 + 16, 64 + 32
     dice = 2 * n_both / (n_true + n_found)
     iou = n_both / (n_true + n_found - n_both)
+    n_neither = 40 * 50 - (n_true + n_found - n_both)
+    background = n_neither / (40 * 50 - n_both)
     expected = {
         "dice": (dice + 1) / 2,
         "iou": (iou + 1) / 2,
         "iou_nucleus": (n_both + 64) / (n_true + n_found - n_both + 64),
+        "miou_image": ((iou + background) / 2 + 1) / 2,
         "ap50": 3 / (3 + 1 + 2),
         "ap50_image": (2 / 5 + 1) / 2,
         "ap55": 2 / (2 + 2 + 3),
