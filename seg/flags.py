@@ -51,7 +51,8 @@ def define(
         flags.DEFINE_string(
             "experiment",
             None,
-            "Python file with get_config() -> Config, or a run's config.json",
+            "Python file with get_config() -> Config (FILE.py:NAME takes "
+            "another function of it), or a run's config.json",
         )
     for path, value, kind, text in config_lib.leaves():
         if parts and path.split(".")[0] not in parts:
@@ -102,19 +103,25 @@ def _parse(path: str, text: str, kind: Any) -> Any:
 def load_experiment(path: str) -> config_lib.Config:
     """The Config of an experiment file, or of a workdir's config.json.
 
+    FILE.py:NAME takes NAME() in place of get_config().
+
     Raises ConfigError if there is no such file, it does not import, or it has
-    no get_config().
+    no such function.
     """
-    file = pathlib.Path(path)
+    file, name = named(path)
     if not file.is_file():
         raise config_lib.ConfigError(f"--experiment={path}: no such file")
     if file.suffix == ".json":
         return unredacted(config_lib.from_json(file.read_text()))
     module = experiment_module(file)
+    if not callable(getattr(module, name, None)):
+        raise config_lib.ConfigError(
+            f"--experiment={path}: define {name}() -> Config in it"
+        )
     try:
-        config = module.get_config()
+        config = getattr(module, name)()
         if not isinstance(config, config_lib.Config):
-            raise TypeError(f"get_config() gives {config!r:.50}, no Config")
+            raise TypeError(f"{name}() gives {config!r:.50}, no Config")
         # dataclasses take values of any type
         return config_lib.replace(
             config_lib.Config(), config_lib.to_flat(config)
@@ -140,11 +147,15 @@ def experiment_module(file: pathlib.Path) -> types.ModuleType:
         spec.loader.exec_module(module)
     except Exception as error:  # it is the user's code
         raise _broken(file, error) from error
-    if not hasattr(module, "get_config"):
-        raise config_lib.ConfigError(
-            f"--experiment={file}: define get_config() -> Config in it"
-        )
     return module
+
+
+def named(path: str) -> tuple[pathlib.Path, str]:
+    """The file of an experiment, and which of its functions makes it."""
+    file, colon, name = path.rpartition(":")
+    if not colon or not name.isidentifier():
+        return pathlib.Path(path), "get_config"
+    return pathlib.Path(file), name
 
 
 def _broken(file: pathlib.Path, error: Exception) -> config_lib.ConfigError:
@@ -180,7 +191,9 @@ def workdir() -> pathlib.Path:
         raise config_lib.ConfigError(
             f"--experiment={FLAGS.experiment} repeats a run; give --workdir=DIR"
         )
-    return pathlib.Path("runs") / pathlib.Path(FLAGS.experiment).stem
+    file, name = named(FLAGS.experiment)
+    variant = "" if name == "get_config" else f"-{name}"
+    return pathlib.Path("runs") / f"{file.stem}{variant}"
 
 
 def show_log() -> None:

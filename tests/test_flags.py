@@ -215,6 +215,8 @@ def test_the_workdir_is_named_or_that_of_the_experiment(run):
         return found[0] if not status else err
 
     assert told("--experiment=a/b.py") == pathlib.Path("runs/b")
+    variant = "--experiment=a/b.py:as_published"
+    assert told(variant) == pathlib.Path("runs/b-as_published")
     both = "--experiment=a/b.py", "--workdir=elsewhere"
     assert told(*both) == pathlib.Path("elsewhere")
     assert "give --workdir=DIR" in told()
@@ -351,3 +353,17 @@ def test_ctrl_c_before_the_training_is_one_line():
     _, err = process.communicate(timeout=120)
     assert process.returncode == 33
     assert err.startswith("stopped") and err.count("\n") == 1
+
+
+def test_an_experiment_file_may_hold_several(run, resolved, tmp_path):
+    file = tmp_path / "two.py"
+    file.write_text(
+        "from seg import config\n"
+        "def get_config(): return config.Config()\n"
+        "def narrow():\n"
+        "    return config.Config(model=config.Model(width=4))\n"
+    )
+    assert resolved(f"--experiment={file}").model.width is None
+    assert resolved(f"--experiment={file}:narrow").model.width == 4
+    found = refused(run, f"--experiment={file}:wide")
+    assert "define wide() -> Config" in found
