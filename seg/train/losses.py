@@ -47,12 +47,33 @@ _SMOOTH = 2.0
 """Added above and below in Dice: two empties agree. optax's 1, doubled."""
 
 
-def total(logits, classes, weight, loss: config.Loss):
+def total(outputs, classes, weight, loss: config.Loss, progress):
     """The weighted sum `loss.terms` over a batch.
 
-    weight is float [B], 0 for the samples that only fill up the batch.
+    Parameters
+    ----------
+    outputs
+        what a model gives: {"classes": logits [B, H, W, K]} and, with deep
+        supervision, "aux": a list of logits [B, H / s, W / s, K]. Each of
+        those is held against every s-th pixel and weighs 1 / s, the main
+        output 1, all over their sum.
+    weight
+        float [B], 0 for the samples that only fill up the batch.
+    progress
+        the share of all steps that is done, float32 in [0, 1).
     """
+    del progress
     mask = jnp.where(classes == IGNORE, 0.0, weight[:, None, None])
+    value = _sum(outputs["classes"], classes, mask, loss)
+    sizes = 1.0
+    for logits in outputs.get("aux", ()):
+        s = classes.shape[1] // logits.shape[1]
+        part = _sum(logits, classes[:, ::s, ::s], mask[:, ::s, ::s], loss)
+        value, sizes = value + part / s, sizes + 1 / s
+    return value if sizes == 1 else value / sizes
+
+
+def _sum(logits, classes, mask, loss: config.Loss):
     return sum(
         factor * TERMS[name](logits, classes, mask, loss)
         for factor, name in parse(loss.terms)

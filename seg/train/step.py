@@ -64,7 +64,7 @@ def create(
 
     state = jax.jit(fresh, out_shardings=everywhere)()
     step = jax.jit(
-        functools.partial(_step, graph, tx, config),
+        functools.partial(_step, graph, tx, config, n_steps),
         donate_argnums=0,
         out_shardings=everywhere,
     )
@@ -85,6 +85,7 @@ def _step(
     graph: nnx.GraphDef,
     tx: optax.GradientTransformation,
     config: config_lib.Config,
+    n_steps: int,
     state: State,
     batch: dict[str, jax.Array],
 ) -> tuple[State, dict[str, jax.Array]]:
@@ -105,8 +106,13 @@ def _step(
     def objective(params: nnx.State) -> tuple[jax.Array, nnx.State]:
         model = nnx.merge(graph, params, state["stats"], copy=True)
         rngs = nnx.Rngs(dropout=jax.random.fold_in(key, _DROPOUT))
-        logits = model(image, rngs=rngs)["classes"]
-        loss = losses.total(logits, classes, batch["weight"], config.loss)
+        loss = losses.total(
+            model(image, rngs=rngs),
+            classes,
+            batch["weight"],
+            config.loss,
+            state["step"] / n_steps,
+        )
         return loss, nnx.state(model, nnx.BatchStat)
 
     (loss, stats), grads = jax.value_and_grad(objective, has_aux=True)(

@@ -82,7 +82,10 @@ def _check_monitor(config: config_lib.Config, data: records.Records) -> None:
 def _loss(
     config: config_lib.Config, prob: np.ndarray, record: records.Record
 ) -> float:
-    """The training's loss of a stitched map [H, W, K]."""
+    """The training's loss of a stitched map [H, W, K].
+
+    Of its last phase, whatever the step: so the values of a run compare.
+    """
     prob = np.clip(prob, 1e-7, 1 - 1e-7)
     logits = np.log(prob)
     if prob.shape[-1] == 1:
@@ -91,4 +94,5 @@ def _loss(
         record["classes"], record["labels"], config.data.gap
     )
     one = np.ones(1, np.float32)
-    return float(losses.total(logits[None], classes[None], one, config.loss))
+    outputs = {"classes": logits[None]}
+    return float(losses.total(outputs, classes[None], one, config.loss, 1.0))

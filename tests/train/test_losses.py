@@ -39,6 +39,11 @@ def sample(n_classes, seed=0, shape=SHAPE, ignored=0.2):
     return logits, truth
 
 
+def total(logits, classes, weight, loss, progress=0.0):
+    outputs = {"classes": logits}
+    return losses.total(outputs, classes, weight, loss, progress)
+
+
 @functools.cache
 def _jitted(names, knobs):
     """(logits, truth, weight) -> {name: (value, gradient)}, compiled once."""
@@ -46,7 +51,7 @@ def _jitted(names, knobs):
 
     def run(logits, truth, weight):
         return {
-            name: jax.value_and_grad(losses.total)(logits, truth, weight, loss)
+            name: jax.value_and_grad(total)(logits, truth, weight, loss)
             for name, loss in terms.items()
         }
 
@@ -136,7 +141,7 @@ def pairs(n_classes):
 def one_by_one(logits, truth, terms, **knobs):
     """The loss [N] of each of N batches."""
     loss, weight = config.Loss(terms=terms, **knobs), np.ones(1, np.float32)
-    f = jax.vmap(lambda z, c: losses.total(z, c, weight, loss))
+    f = jax.vmap(lambda z, c: total(z, c, weight, loss))
     return np.asarray(jax.jit(f)(logits, truth))
 
 
@@ -387,7 +392,7 @@ def test_bfloat16_is_computed_in_float32(n_classes):
 def test_jit_changes_nothing():
     logits, truth = sample(1)
     weight, loss = np.ones(len(logits)), config.Loss(terms="lovasz_hinge")
-    plain = losses.total(logits, truth, weight, loss)
+    plain = total(logits, truth, weight, loss)
     found = every(logits, truth)["lovasz_hinge"][0]
     assert found == pytest.approx(float(plain), rel=1e-5)
 
@@ -404,7 +409,7 @@ def test_extreme_logits_stay_finite(n_classes):
 def test_every_term_lowers_for_an_accelerator(platform):
     for n_classes, names in ((1, SIGMOID), (3, SOFTMAX)):
         logits, truth = sample(n_classes)
-        step = jax.grad(losses.total)
+        step = jax.grad(total)
         exported = jax.export.export(
             jax.jit(step, static_argnums=3), platforms=[platform]
         )(
@@ -437,7 +442,7 @@ for k, terms in (
     for per_image in (False, True):
         loss = config.Loss(terms=terms, per_image=per_image)
         f = jax.jit(jax.value_and_grad(
-            lambda z, c, w: losses.total(z, c, w, loss)))
+            lambda z, c, w: losses.total({"classes": z}, c, w, loss, 0.0)))
         one, many = f(z, c, w), f(*(jax.device_put(x, rows) for x in (z, c, w)))
         assert len(many[1].sharding.device_set) == 4
         for a, b in zip(one, many):
