@@ -51,7 +51,7 @@ def _train(
     from seg.train import mesh
 
     compiler.configure(config.train.deterministic)
-    mesh.start_distributed()
+    mesh.start_distributed(config.mesh.distributed)
     from seg.train import run
 
     # Of several processes, the first one speaks for all.

@@ -18,45 +18,73 @@ from seg import config
 # A process that is not heard of for this long is given up, and with it the
 # others: longer than a pause of a busy host, shorter than anyone's patience.
 _SILENCE_S = 60
+_PORT = "8476"  # of SkyPilot's first node; JAX_COORDINATOR_PORT wins
 
 
-def start_distributed() -> None:
+def start_distributed(required: bool = False) -> None:
     """Joins the other processes, where the environment names them.
 
     JAX_COORDINATOR_ADDRESS with JAX_NUM_PROCESSES and JAX_PROCESS_ID say who
     they are; in a step of SLURM (srun), JAX finds out by itself. When one of
     them dies, the others end within about a minute.
 
-    Raises ConfigError where the three variables do not fit.
+    Parameters
+    ----------
+    required : `mesh.distributed`, there must be others. Then the nodes of
+        SkyPilot are joined too, and whom JAX finds by itself, as the hosts
+        of a TPU slice: it asks the cloud for them, so not unless required.
+
+    Raises
+    ------
+    ConfigError : the variables do not fit, or the others are required and
+        nothing says who they are.
     """
     environment, known = os.environ, {}
     if "JAX_COORDINATOR_ADDRESS" in environment:
-        known = {
-            "num_processes": _number("JAX_NUM_PROCESSES"),
-            "process_id": _number("JAX_PROCESS_ID"),
-        }
-        if not known["process_id"] < known["num_processes"]:
-            raise config.ConfigError(
-                f"JAX_PROCESS_ID={known['process_id']}; it counts from 0 and "
-                f"must be below JAX_NUM_PROCESSES={known['num_processes']}"
-            )
-    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) < 2:
+        known = _place("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    elif int(environment.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        pass
+    elif not required:
         return
+    elif environment.get("SKYPILOT_NUM_GPUS_PER_NODE", "0") != "0":
+        known = _place("SKYPILOT_NUM_NODES", "SKYPILOT_NODE_RANK")
+        first, *_ = environment["SKYPILOT_NODE_IPS"].split()
+        port = environment.get("JAX_COORDINATOR_PORT", _PORT)
+        known["coordinator_address"] = f"{first}:{port}"
     # It would take SIGTERM away from `seg.train.stop`, where all agree too.
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        heartbeat_timeout_seconds=_SILENCE_S,
-        shutdown_timeout_seconds=_SILENCE_S,
-        **known,
-    )
+    try:
+        jax.distributed.initialize(
+            heartbeat_timeout_seconds=_SILENCE_S,
+            shutdown_timeout_seconds=_SILENCE_S,
+            **known,
+        )
+    except ValueError as error:  # JAX found nobody
+        raise config.ConfigError(
+            "mesh.distributed: nothing here names the other processes: set "
+            "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID, "
+            "or start them by srun, by SkyPilot on nodes with GPUs, or on a "
+            "TPU slice; for one process leave --mesh.distributed away"
+        ) from error
+
+
+def _place(of: str, index: str) -> dict[str, int]:
+    """How many processes there are and which this is, from two variables."""
+    known = {"num_processes": _number(of), "process_id": _number(index)}
+    if not known["process_id"] < known["num_processes"]:
+        raise config.ConfigError(
+            f"{index}={known['process_id']}; it counts from 0 and must be "
+            f"below {of}={known['num_processes']}"
+        )
+    return known
 
 
 def _number(name: str) -> int:
     text = os.environ.get(name, "")
     if not text.isdecimal():
         raise config.ConfigError(
-            f"{name}={text!r}; JAX_COORDINATOR_ADDRESS is set, so it must be "
-            "set too, to a number"
+            f"{name}={text!r}; it must be a number where several processes "
+            "train together"
         )
     return int(text)
 

@@ -32,6 +32,7 @@ _FREE = (
     "train.checkpoint_every",
     "train.resume_changed",
     "track.",
+    "mesh.",
 )
 
 _DONE = "done"  # stands in a workdir whose run is complete and recorded

@@ -115,22 +115,40 @@ def args(pack, workdir, *more):
     ]
 
 
+def by_jax(port, index):
+    """What tells a process who the others are."""
+    return {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_PROCESS_ID": str(index),
+    }
+
+
+def by_skypilot(port, index):
+    """The same as SkyPilot says it, on nodes that have a GPU."""
+    return {
+        "SKYPILOT_NODE_IPS": "127.0.0.1\n127.0.0.1",
+        "SKYPILOT_NUM_NODES": "2",
+        "SKYPILOT_NODE_RANK": str(index),
+        "SKYPILOT_NUM_GPUS_PER_NODE": "1",
+        "JAX_COORDINATOR_PORT": str(port),
+    }
+
+
 @contextlib.contextmanager
-def two(pack, workdir, *more):
+def two(pack, workdir, *more, named=by_jax):
     """Two processes that train together."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+        port = free.getsockname()[1]
     folder = pathlib.Path(workdir).parent
     started = [
         Process(
             "launch.train",
-            *args(pack, workdir, *more),
+            *args(pack, workdir, "--mesh.distributed", *more),
             output=folder / f"process{index}.txt",
-            JAX_COORDINATOR_ADDRESS=address,
-            JAX_COORDINATOR_BIND_ADDRESS=address,
-            JAX_NUM_PROCESSES="2",
-            JAX_PROCESS_ID=str(index),
+            JAX_COORDINATOR_BIND_ADDRESS=f"127.0.0.1:{port}",
+            **named(port, index),
         )
         for index in (0, 1)
     ]
@@ -195,10 +213,11 @@ def reference(pack):
     return pack / "one"
 
 
+@pytest.mark.parametrize("named", [by_jax, by_skypilot])
 def test_two_processes_train_as_one_and_the_first_alone_writes(
-    pack, reference, tmp_path
+    pack, reference, tmp_path, named
 ):
-    with two(pack, tmp_path / "two") as processes:
+    with two(pack, tmp_path / "two", named=named) as processes:
         for process in processes:
             assert process.wait() == 0, process.text()
         first, second = (process.text() for process in processes)

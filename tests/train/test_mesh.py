@@ -4,6 +4,7 @@ Run as a program, this file trains and writes what it learnt to a file.
 """
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -137,6 +138,45 @@ def test_a_wrong_environment_is_refused(monkeypatch, n, index, match):
         monkeypatch.setenv("JAX_NUM_PROCESSES", n)
     with pytest.raises(config.ConfigError, match=match):
         mesh.start_distributed()
+
+
+def find(**environment):
+    """What a process that must have others finds."""
+    code = (
+        "from seg import config; from seg.train import mesh\n"
+        "import jax\n"
+        "try:\n    mesh.start_distributed(required=True)\n"
+        "except config.ConfigError as error:\n    print(error)\n"
+        "else:\n    print(jax.process_index(), jax.process_count())"
+    )
+    done = start("-c", code, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_who_must_have_others_says_what_would_name_them():
+    found = find()
+    assert "mesh.distributed: nothing here names the other" in found
+    assert "JAX_COORDINATOR_ADDRESS" in found
+    assert "srun" in found
+
+
+def test_the_nodes_of_skypilot_are_joined_where_others_are_required():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    node = {
+        "SKYPILOT_NODE_IPS": "127.0.0.1\n",
+        "SKYPILOT_NUM_NODES": "1",
+        "SKYPILOT_NODE_RANK": "0",
+        "SKYPILOT_NUM_GPUS_PER_NODE": "8",
+        "JAX_COORDINATOR_PORT": port,
+        "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",
+    }
+    assert find(**node) == "0 1\n"
+    assert "below SKYPILOT_NUM_NODES=1" in find(
+        **node | {"SKYPILOT_NODE_RANK": "1"}
+    )
 
 
 def test_alone_a_process_is_the_first():
