@@ -37,6 +37,19 @@ def test_its_config_checks_and_survives_json(experiment):
     assert config.from_json(config.to_json(built)) == built
 
 
+def test_its_variants_check_too(experiment):
+    makers = [
+        made
+        for name, made in vars(experiment).items()
+        if callable(made) and not name.startswith("_")
+    ]
+    for make in makers:
+        assert config.check(make()) == make()
+    if hasattr(experiment, "as_published"):
+        assert experiment.as_published() != experiment.get_config()
+        assert ":as_published" in experiment.__doc__
+
+
 def test_its_docstring_holds_a_command_that_exists(experiment):
     text = experiment.__doc__
     commands = re.findall(r"python -m launch\.(\w+)|bash launch/(\S+)", text)

@@ -112,6 +112,9 @@ class Synthetic:
         0.3, "share of the objects placed against another", FRACTION
     )
     n_classes: int = knob(2, "classes with the background (cells: 3 or 4)")
+    contrast: float = knob(
+        1.0, "light of the objects, share of the usual", POSITIVE
+    )
     noise: float = knob(
         0.08, "noise, share of the intensity range", NOT_NEGATIVE
     )

@@ -123,7 +123,7 @@ def draw(spec: config.Synthetic, index: int) -> dict[str, np.ndarray]:
             elif (n_refused := n_refused + 1) == _FULL:
                 break
     labels, classes, light = canvas.cropped()
-    exposed = exposure.expose(light, spec, rng)
+    exposed = exposure.expose(spec.contrast * light, spec, rng)
     top, dtype = (
         (65535, np.uint16) if spec.kind == "nuclei" else (255, np.uint8)
     )

@@ -122,6 +122,17 @@ def test_objects_are_brighter_than_what_surrounds_them():
     assert (means[1:] > 1.5 * means[0]).all()
 
 
+def test_less_contrast_dims_the_objects_alone():
+    def found(contrast):
+        drawn = synthetic.draw(spec_of(contrast=contrast, noise=0.0), 0)
+        image, inside = drawn["image"][..., 0], drawn["labels"] > 0
+        return drawn["labels"], image[inside].mean() - image[~inside].mean()
+
+    (labels, usual), (same, dim) = found(1.0), found(0.2)
+    np.testing.assert_array_equal(labels, same)
+    assert 0 < dim < 0.3 * usual
+
+
 def test_touching_nuclei_fool_otsu_but_a_perfect_foreground_separates():
     scores = {"otsu": [], "perfect": []}
     for i in range(6):
