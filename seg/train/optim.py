@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from seg import config
+from seg.train import parts as parts_lib
 
 
 def schedule(knobs: config.Optim, n_steps: int) -> optax.Schedule:
@@ -17,34 +18,70 @@ def schedule(knobs: config.Optim, n_steps: int) -> optax.Schedule:
     With w = warmup_frac * n_steps, rounded, and the peak r:
 
         t < w            r (t + 1) / (w + 1)
-        then, cosine     r (1 + cos(pi (t - w) / (n_steps - w))) / 2
+        then, cosine     r (1 + cos(pi (t - a) / (b - a))) / 2
         then, constant   r
 
-    so that no step has rate 0 and step w has r. Cosine: Loshchilov and Hutter
-    2017, without restarts. Raises ConfigError for an unknown name.
+    so that no step has rate 0 and step w has r. The cosine's cycle that t is
+    in ends at step b, one of `cycle_ends`; a is the end of the one before, and
+    w in the first (Loshchilov and Hutter 2017: warm restarts). Raises
+    ConfigError for an unknown name, and for cycles that are too short.
     """
     peak, n_warm = knobs.learning_rate, round(knobs.warmup_frac * n_steps)
+    ends = cycle_ends(knobs, n_steps) or [n_steps]
+    starts = [n_warm, *ends[:-1]]
     after = {
-        "cosine": optax.cosine_decay_schedule(peak, max(n_steps - n_warm, 1)),
-        "constant": optax.constant_schedule(peak),
+        "cosine": [
+            optax.cosine_decay_schedule(peak, max(b - a, 1))
+            for a, b in zip(starts, ends, strict=True)
+        ],
+        "constant": [optax.constant_schedule(peak)],
     }
     if knobs.schedule not in after:
         raise config.ConfigError(
             "optim.schedule: "
             + config.unknown("schedule", knobs.schedule, after)
         )
-    if n_warm == 0:
-        return after[knobs.schedule]
-    warm = optax.linear_schedule(peak / (n_warm + 1), peak, n_warm)
-    return optax.join_schedules([warm, after[knobs.schedule]], [n_warm])
+    parts = after[knobs.schedule]
+    if n_warm:
+        parts = [optax.linear_schedule(peak / (n_warm + 1), peak, n_warm)]
+        parts += after[knobs.schedule]
+    else:
+        starts = starts[1:]
+    if len(parts) == 1:
+        return parts[0]
+    return optax.join_schedules(parts, starts[: len(parts) - 1])
+
+
+def cycle_ends(knobs: config.Optim, n_steps: int) -> list[int]:
+    """The steps, counted from 1, that end a cosine cycle; none for one cycle.
+
+    Cycles are of equal length, but for rounding, and the last one ends with
+    the training; the warm-up is a part of the first. The weights at each end
+    are a snapshot (Huang et al. 2017).
+    """
+    n = knobs.cycles
+    if n == 1:
+        return []
+    ends = [round(k * n_steps / n) for k in range(1, n + 1)]
+    n_warm = round(knobs.warmup_frac * n_steps)
+    if n > n_steps or n_warm >= ends[0]:
+        raise config.ConfigError(
+            f"optim.cycles={n} of {n_steps} steps, {n_warm} of them warm-up, "
+            "leave a cycle without a step; ask for fewer cycles, or lower "
+            "optim.warmup_frac"
+        )
+    return ends
 
 
 def build(knobs: config.Optim, n_steps: int) -> optax.GradientTransformation:
-    """The optimiser: clipping by the global norm, then `optim.name`.
+    """The optimiser: the gradients are limited, `optim.name`, parts' rates.
 
-    adamw decays the kernels alone, decoupled from the gradient (Loshchilov and
-    Hutter 2019); biases and the scales of norms are pulled to 0 for no gain.
-    Raises ConfigError for an unknown name.
+    Gradients are clipped by their global norm, or with unit_gradients each
+    tensor's is divided by its own, which no clipping before would change;
+    momentum and moments are of what comes out. adamw decays the kernels
+    alone, decoupled from the gradient (Loshchilov and Hutter 2019); biases and
+    the scales of norms are pulled to 0 for no gain. `optim.rates` scale the
+    whole update, its decay too. Raises ConfigError for an unknown name.
     """
     rate = schedule(knobs, n_steps)
     steps = {
@@ -58,10 +95,28 @@ def build(knobs: config.Optim, n_steps: int) -> optax.GradientTransformation:
         raise config.ConfigError(
             "optim.name: " + config.unknown("optimiser", knobs.name, steps)
         )
-    step = steps[knobs.name]()
-    if knobs.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(knobs.clip_norm), step)
-    return step
+    chain = [steps[knobs.name]()]
+    if knobs.unit_gradients:
+        chain.insert(0, unit_gradients())
+    elif knobs.clip_norm > 0:
+        chain.insert(0, optax.clip_by_global_norm(knobs.clip_norm))
+    if knobs.rates:
+        chain.append(parts_lib.scaled(parts_lib.parse(knobs.rates)))
+    return optax.chain(*chain) if len(chain) > 1 else chain[0]
+
+
+def unit_gradients() -> optax.GradientTransformation:
+    """Each tensor's gradient divided by its L2 norm; of zeros, zeros.
+
+    Yu, Lin, Salakhutdinov and Carbonell 2017, "Block-normalized gradient
+    method", with a tensor as the block.
+    """
+
+    def unit(g):
+        norm = jnp.linalg.norm(g.ravel())
+        return g / jnp.where(norm == 0, 1, norm)
+
+    return optax.stateless(lambda grads, params: jax.tree.map(unit, grads))
 
 
 def _is_kernel(params):

@@ -1,0 +1,57 @@
+"""Stochastic weight averaging: the mean of the weights of the last steps.
+
+Izmailov et al. 2018, "Averaging Weights Leads to Wider Optima and Better
+Generalization". The average is a part of the state, `swa`: its `params`, the
+`stats` of batch normalisation that belong to them, and `n`, how many weights
+are in it. Until the first one is, training predicts with its own weights.
+
+No running average of the statistics belongs to averaged weights: they are
+measured anew (`step.measure`) over N_BATCHES batches.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from seg import config
+
+# Batches that the statistics are the mean of, the first ones of the training's
+# order; an epoch's, if that has fewer.
+N_BATCHES = 100
+
+
+def taken(knobs: config.Optim, n_steps: int, per_epoch: int) -> range:
+    """The steps, counted from 1, after which the weights are averaged.
+
+    The last step, and every `swa_every`-th (every epoch's) before it, as far
+    back as the last `swa` of all steps go.
+    """
+    n_last = max(1, round(knobs.swa * n_steps)) if knobs.swa else 0
+    every = knobs.swa_every or per_epoch
+    return range(n_steps, n_steps - n_last, -every)[::-1]
+
+
+def update(
+    swa: dict[str, Any], params: Any, at: jax.Array, steps: range
+) -> dict[str, Any]:
+    """The average after step `at`, counted from 1, with its new weights p.
+
+    Where `at` is one of `steps`, the n-th, a <- a + (p - a) / n. It counts by
+    the step alone, so that a training that is made longer averages anew.
+    """
+    past = at - steps.start
+    n = jnp.maximum(past // steps.step + 1, 0)
+
+    def add(average: Any) -> Any:
+        return jax.tree.map(
+            lambda a, p: jnp.where(n == 1, p, a + (p - a) / n), average, params
+        )
+
+    average = jax.lax.cond(
+        (past >= 0) & (past % steps.step == 0),
+        add,
+        lambda average: average,
+        swa["params"],
+    )
+    return swa | {"params": average, "n": n}
