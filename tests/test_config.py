@@ -159,7 +159,7 @@ FRACTIONS = (
 )  # fmt: skip
 BELOW_ONE = (
     "data.overlap", "predict.overlap", "optim.ema", "optim.momentum",
-    "model.dropout", "augment.contrast",
+    "model.dropout", "augment.contrast", "optim.swa",
 )  # fmt: skip
 POSITIVE = (
     "model.in_channels", "model.n_classes", "model.width", "data.tile",
@@ -167,6 +167,7 @@ POSITIVE = (
     "synthetic.width", "synthetic.diameter", "optim.learning_rate",
     "train.batch_size", "train.epochs", "train.log_every", "train.keep",
     "predict.tile", "predict.batch_size", "predict.watershed_distance",
+    "optim.cycles",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "model.depth", "data.per_image", "data.split_seed", "synthetic.n_val",
@@ -178,6 +179,7 @@ NOT_NEGATIVE = (
     "optim.clip_norm", "train.steps", "train.seed", "train.eval_every",
     "train.checkpoint_every", "train.patience", "predict.closing",
     "predict.gap", "predict.watershed_sigma", "track.n_overlays",
+    "optim.swa_every",
 )  # fmt: skip
 CHOICES = {
     "model.norm": "layer", "model.stem": 3, "model.dtype": "float16",
@@ -231,6 +233,18 @@ def test_every_number_of_the_config_has_a_bound():
     for path, _, kind, _ in config.leaves():
         if kind in (int, float, int | None, float | None):
             assert path in bounded
+
+
+def test_two_averages_of_the_weights_at_once_are_refused():
+    config.check(changed(optim__swa=0.2))
+    with pytest.raises(config.ConfigError, match=r"optim\.ema=0\.9 and optim"):
+        config.check(changed(optim__swa=0.2, optim__ema=0.9))
+
+
+def test_only_a_cosine_has_cycles():
+    config.check(changed(optim__cycles=3))
+    with pytest.raises(config.ConfigError, match=r"optim\.cycles=3 with"):
+        config.check(changed(optim__cycles=3, optim__schedule="constant"))
 
 
 def test_two_shares_must_leave_some_for_training():

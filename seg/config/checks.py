@@ -7,6 +7,7 @@ from seg.config.errors import ConfigError
 from seg.config.flat import fields
 from seg.config.knob import Range
 from seg.config.knobs import Config
+from seg.config.training import Optim
 
 
 def check(config: Config) -> Config:
@@ -21,6 +22,7 @@ def check(config: Config) -> Config:
             f"augment.scale_range={low},{high}; give two positive numbers, "
             "the smaller one first"
         )
+    _check_optim(config.optim)
     _check_intensities(config)
     _check_classes(config)
     return config
@@ -39,6 +41,19 @@ def _check_one(
         value is None or allowed.holds(value)
     ):
         raise ConfigError(f"{path}={value}; it must {allowed.text}")
+
+
+def _check_optim(optim: Optim) -> None:
+    if optim.ema and optim.swa:
+        raise ConfigError(
+            f"optim.ema={optim.ema} and optim.swa={optim.swa} are two averages "
+            "of the weights; set one of them to 0"
+        )
+    if optim.cycles > 1 and optim.schedule != "cosine":
+        raise ConfigError(
+            f"optim.cycles={optim.cycles} with optim.schedule="
+            f"{optim.schedule}; only a cosine has cycles"
+        )
 
 
 def _check_intensities(config: Config) -> None:

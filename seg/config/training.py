@@ -117,18 +117,21 @@ class Optim:
         1.0, "largest global gradient norm; 0 = off", NOT_NEGATIVE
     )
     unit_gradients: bool = knob(
-        False, "divide the gradient of each tensor by its own L2 norm"
+        False,
+        "divide the gradient of each tensor by its own L2 norm, in place of "
+        "clip_norm",
     )
     rates: tuple[str, ...] = knob(
         (),
         "factors of the learning rate by part of the network, as "
-        "'encoder=0.1'; 0 = frozen, running statistics too",
+        "'encoder=0.1'; the longest path that a weight is in holds; 0 = "
+        "frozen, running statistics too",
     )
     ema: float = knob(0.0, "decay of the averaged weights; 0 = off", BELOW_ONE)
     swa: float = knob(
         0.0,
         "share of the steps, the last ones, whose weights are averaged; 0 = "
-        "off",
+        "off; batch statistics are measured anew for them",
         BELOW_ONE,
     )
     swa_every: int = knob(

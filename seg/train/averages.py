@@ -9,6 +9,7 @@ No running average of the statistics belongs to averaged weights: they are
 measured anew (`step.measure`) over N_BATCHES batches.
 """
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -55,3 +56,24 @@ def update(
         swa["params"],
     )
     return swa | {"params": average, "n": n}
+
+
+def settle(
+    swa: dict[str, Any],
+    batches: Iterable[Any],
+    measure: Callable[..., Any],
+    check: Callable[[], None],
+) -> dict[str, Any]:
+    """The average with the statistics that belong to its weights.
+
+    Parameters
+    ----------
+    batches : on the devices.
+    measure : of `step.create_measure`.
+    check : called before each batch; raises to stop.
+    """
+    stats = swa["stats"]
+    for k, batch in enumerate(batches):
+        check()
+        stats = measure(swa["params"], stats, k, batch)
+    return swa | {"stats": stats}

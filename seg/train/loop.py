@@ -10,7 +10,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -40,6 +40,10 @@ class Job:
         None: no validation.
     on_best : called with (state, metrics) when a validation is the best yet;
         without validation, whenever one is due.
+    settle : from (state, check) to the state that is validated and kept, its
+        averaged weights ready to predict.
+    cycle_ends : the steps that end a cycle of the learning rate.
+    on_cycle : called with (state, k) at the end of cycle k = 1, 2, ...
     signals : what to stop on, an entered context.
     changed : whether config or data differ from those of an earlier run here;
         else a training that is done stays so.
@@ -58,6 +62,11 @@ class Job:
     tracker: Any
     signals: stop_lib.Signals
     changed: bool = False
+    settle: Callable[[step_lib.State, Callable[[], None]], step_lib.State] = (
+        lambda state, check: state
+    )
+    cycle_ends: Sequence[int] = ()
+    on_cycle: Callable[[step_lib.State, int], None] = lambda state, k: None
 
 
 @dataclasses.dataclass
@@ -69,6 +78,7 @@ class Course:
     best: float | None = None  # its value
     best_step: int = 0
     worse: int = 0  # validations since the best one
+    averaged: bool = False  # whether they were of averaged weights
     seconds: float = 0.0  # of training, over all resumptions
     done: bool = False
     window: list[Any] = dataclasses.field(default_factory=list)  # not logged
@@ -127,8 +137,13 @@ def train(job: Job) -> Course:
                 # A signal in mid-validation left it to be made up for here.
                 finished = at >= job.n_steps
                 due = at and (finished or at % job.eval_every == 0)
-                if due and course.validated != at:
+                due = due and course.validated != at
+                if due or at in job.cycle_ends:
                     meter.log()  # nothing that is not finite is ever saved
+                    state = _settled(job, state, meter)
+                if at in job.cycle_ends:
+                    job.on_cycle(state, job.cycle_ends.index(at) + 1)
+                if due:
                     best = _validate(job, at, state, course, meter)
                     if knobs.patience and course.worse >= knobs.patience:
                         _log.info("no better score in %d", course.worse)
@@ -158,6 +173,15 @@ def train(job: Job) -> Course:
     return course
 
 
+def _settled(
+    job: Job, state: step_lib.State, meter: meter_lib.Meter
+) -> step_lib.State:
+    began = time.monotonic()
+    state = job.settle(state, job.signals.agree)
+    meter.pause(time.monotonic() - began)
+    return state
+
+
 def _validate(
     job: Job,
     at: int,
@@ -165,7 +189,14 @@ def _validate(
     course: Course,
     meter: meter_lib.Meter,
 ) -> bool:
-    """Validates the state; whether it is the best so far."""
+    """Validates the state; whether it is the best so far.
+
+    Averaged weights are compared with averaged ones alone: whoever asks for
+    them shall have them.
+    """
+    averaged = step_lib.is_averaged(state)
+    if averaged != course.averaged:
+        course.best, course.worse, course.averaged = None, 0, averaged
     if job.evaluate is None:  # then the last weights are the best known
         course.validated = course.best_step = at
         job.on_best(state, {})
