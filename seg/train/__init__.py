@@ -4,8 +4,7 @@ run.py       wires config -> pipeline -> loop
 loop.py      the one training story: batch, step, log, evaluate, save, resume
 validate.py  whole validation images, stitched and scored
 step.py      every jit of training: the fresh state and the step
-losses.py    weighted sums of cross entropy, Dice, focal and Lovasz
-lovasz.py    the Lovasz extension of the Jaccard loss
+losses/      sums of cross entropies, Dice's kin and Lovasz, in phases
 optim.py     learning-rate schedule, optimiser, averaged weights
 augment.py   paired changes of image and mask, on the device
 mesh.py      devices, shardings, host batch -> global array

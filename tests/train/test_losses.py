@@ -17,11 +17,15 @@ import pytest
 from seg import config
 from seg.train import losses
 
+BOTH = [
+    "cross_entropy", "boundary_cross_entropy", "focal", "dice", "log_cosh_dice",
+    "generalized_dice", "tversky", "focal_tversky",
+]  # fmt: skip
 SIGMOID = [
-    "cross_entropy", "binary_cross_entropy", "dice", "focal", "lovasz_hinge",
+    *BOTH, "binary_cross_entropy", "lovasz_hinge", "lovasz_symmetric",
     "lovasz_sigmoid",
 ]  # fmt: skip
-SOFTMAX = ["cross_entropy", "dice", "focal", "lovasz_softmax"]
+SOFTMAX = [*BOTH, "lovasz_softmax"]
 EVERY = [(1, name) for name in SIGMOID] + [(3, name) for name in SOFTMAX]
 LOVASZ = {1: ["lovasz_hinge", "lovasz_sigmoid"], 3: ["lovasz_softmax"]}
 
@@ -470,12 +474,14 @@ def test_a_batch_over_four_devices_gives_what_one_gives():
 
 
 def test_parse_reads_factors_and_names():
-    assert losses.parse("dice+2*focal") == [(1.0, "dice"), (2.0, "focal")]
-    assert losses.parse(".5 * dice") == [(0.5, "dice")]
-    assert losses.parse("1e-3*dice + 1e+2*dice") == [
-        (0.001, "dice"),
-        (100.0, "dice"),
-    ]
+    def only(terms):
+        ((start, found),) = losses.parse(terms)
+        assert start == 0
+        return found
+
+    assert only("dice+2*focal") == [(1.0, "dice"), (2.0, "focal")]
+    assert only(".5 * dice") == [(0.5, "dice")]
+    assert only("1e-3*dice + 1e+2*dice") == [(0.001, "dice"), (100.0, "dice")]
 
 
 @pytest.mark.parametrize(

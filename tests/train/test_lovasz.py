@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seg.train import lovasz
+from seg.train.losses import lovasz
 
 
 def test_the_weights_are_exact_for_a_million_pixels():

@@ -1,16 +1,86 @@
-"""The Lovasz extension of the Jaccard loss: what lies under three losses.
+"""The terms that are Lovasz extensions of the Jaccard loss, and the extension.
 
 Berman, Rannen Triki and Blaschko, "The Lovasz-Softmax loss: a tractable
 surrogate for the optimization of the intersection-over-union measure in neural
 networks", CVPR 2018, arXiv:1705.08790. The letters are the paper's.
+
+Each takes logits and makes errors of them itself: probabilities for a softmax
+or sigmoid, margins for the hinge.
 """
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from seg import config
+from seg.train.losses import planes
+
 _LAST = 0xFFFFFFFF
 """The largest sort key, of ignored pixels."""
+
+
+def lovasz_softmax(logits, classes, mask, loss: config.Loss):
+    """The extension at the softmax's errors, averaged over the classes.
+
+    m_i(c) = 1 - f_i(c) where c is the true class of pixel i, else f_i(c), for
+    the probabilities f.
+    """
+    truth = planes.of_truth(classes, mask, logits.shape[-1])
+    f = planes.probabilities(planes.of_logits(logits, mask))
+    m = [jnp.where(y, 1 - q, q) for q, y in zip(f, truth, strict=True)]
+    return _mean_of(m, truth, mask, loss)
+
+
+def lovasz_sigmoid(logits, classes, mask, loss: config.Loss):
+    """`lovasz_softmax` of the one class of a sigmoid."""
+    truth = planes.of_truth(classes, mask, 1)
+    (z,) = planes.of_logits(logits, mask)
+    m = jax.nn.sigmoid(jnp.where(truth[0], -z, z))
+    return _mean_of([m], truth, mask, loss)
+
+
+def lovasz_hinge(logits, classes, mask, loss: config.Loss):
+    """The extension at the hinge's errors.
+
+    m_i = max(1 - F_i y_i, 0) for the logit F and y = +1 or -1, with the ReLU
+    of the authors' code, or with `Loss.hinge` ELU(1 - F_i y_i) + 1, as in
+    Kaggle's contests, whose gradient never is 0.
+    """
+    truth = planes.of_truth(classes, mask, 1)
+    return _mean_of([_hinge(logits, mask, truth, loss)], truth, mask, loss)
+
+
+def lovasz_symmetric(logits, classes, mask, loss: config.Loss):
+    """Mean of `lovasz_hinge` of the foreground and of the background.
+
+    The background's is that of -F and -y, whose errors are the same.
+    """
+    truth = planes.of_truth(classes, mask, 1)
+    m = [_hinge(logits, mask, truth, loss)]
+    background = [(classes == 0) & (mask > 0)]
+    one = _mean_of(m, truth, mask, loss)
+    return (one + _mean_of(m, background, mask, loss)) / 2
+
+
+def _hinge(logits, mask, truth, loss: config.Loss):
+    (z,) = planes.of_logits(logits, mask)
+    x = 1 - jnp.where(truth[0], z, -z)
+    if loss.hinge == "elu":
+        # exp of what is chosen alone: the other's overflow would be NaN
+        return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))
+    return jnp.maximum(x, 0)
+
+
+def _mean_of(m, truth, mask, loss: config.Loss):
+    """Mean of `extension` over the chosen classes, then over the groups."""
+    groups = (mask.shape[0] if loss.per_image else 1, -1)
+    valid = (mask > 0).reshape(groups)
+    losses, n_true = [], []
+    for k in planes.chosen(loss, len(m)):
+        y = truth[k].reshape(groups)
+        losses.append(jax.vmap(extension)(m[k].reshape(groups), y, valid))
+        n_true.append(jnp.sum(y, 1))
+    return planes.over_classes(losses, n_true, jnp.sum(valid, 1), loss)
 
 
 def extension(m, y, valid):

@@ -1,0 +1,100 @@
+"""What training minimises: weighted sums of segmentation losses on logits.
+
+Every term has the signature ``term(logits, classes, mask, loss) -> scalar``:
+
+    logits   float [B, H, W, K]; K == 1 is one sigmoid (foreground), K > 1 a
+             softmax over the classes. Computed in float32 whatever comes in.
+    classes  uint8 [B, H, W]; for K == 1 every class above 0 is foreground.
+    mask     float [B, H, W], 0 where a pixel is ignored. Such a pixel changes
+             neither value nor gradient, not even with logits of NaN. Lovasz
+             asks only whether it is above 0; the others weigh with it.
+    loss     the knobs, `config.Loss`.
+
+The value is a float32 scalar, finite for finite logits, and 0 where nothing is
+annotated. Averages are (sum, count) pairs that are divided last.
+
+    term                    K == 1             K > 1
+    cross_entropy           sigmoid            softmax
+    binary_cross_entropy    sigmoid            -
+    boundary_cross_entropy  sigmoid            softmax
+    focal                   sigmoid            softmax
+    dice, log_cosh_dice     sigmoid            softmax, mean over classes
+    tversky, focal_tversky  sigmoid            softmax, mean over classes
+    generalized_dice        sigmoid, and       softmax
+                            1 - that
+    lovasz_softmax          -                  softmax, mean over classes
+    lovasz_hinge            the signed logit   -
+    lovasz_symmetric        the signed logit   -
+    lovasz_sigmoid          sigmoid            -
+
+`Loss.classes` chooses the classes of Dice, its kin and Lovasz: all, those
+listed, or (present) those with a true pixel in the group, be it the batch or,
+with `Loss.per_image`, each image. For K == 1 the one class is 1, so a group
+without foreground is left out by "present" and counts with "all" and "1".
+
+    pixels    averages over pixels: the cross entropies, focal
+    regions   Dice and its kin
+    lovasz    the Lovasz family, in the letters of Berman et al. 2018
+    terms     all of them by name; which fit a model
+    schedule  what `Loss.terms` says
+    planes    what the terms share
+"""
+
+import functools
+
+import jax.numpy as jnp
+from jax import lax
+
+from seg import config
+from seg.train.losses.planes import IGNORE
+from seg.train.losses.terms import TERMS, check_terms, parse
+
+__all__ = ["IGNORE", "TERMS", "check_terms", "parse", "total"]
+
+
+def total(outputs, classes, weight, loss: config.Loss, progress):
+    """The weighted sum `loss.terms` over a batch, in the phase that is on.
+
+    Parameters
+    ----------
+    outputs
+        what a model gives: {"classes": logits [B, H, W, K]} and, with deep
+        supervision, "aux": a list of logits [B, H / s, W / s, K]. Each of
+        those is held against every s-th pixel and weighs 1 / s, the main
+        output 1, all over their sum.
+    weight
+        float [B], 0 for the samples that only fill up the batch.
+    progress
+        the share of all steps that is done, float32; 1 is the last phase. The
+        other phases cost nothing.
+    """
+    mask = jnp.where(classes == IGNORE, 0.0, weight[:, None, None])
+    phases = parse(loss.terms)
+
+    def value(n_begun, outputs):
+        return _over_outputs(outputs, classes, mask, loss, phases[n_begun])
+
+    # half a step of a million: step / steps is rounded
+    n_begun = sum(progress > phase.start - 5e-7 for phase in phases[1:])
+    if isinstance(n_begun, int):
+        return value(n_begun, outputs)
+    branches = [functools.partial(value, n) for n in range(len(phases))]
+    return lax.switch(n_begun, branches, outputs)
+
+
+def _over_outputs(outputs, classes, mask, loss: config.Loss, phase):
+    value = _sum(outputs["classes"], classes, mask, loss, phase)
+    weights = 1.0
+    for logits in outputs.get("aux", ()):
+        s = classes.shape[1] // logits.shape[1]
+        part = (classes[:, ::s, ::s], mask[:, ::s, ::s])
+        value += _sum(logits, *part, loss, phase) / s
+        weights += 1 / s
+    return value if weights == 1 else value / weights
+
+
+def _sum(logits, classes, mask, loss: config.Loss, phase):
+    return sum(
+        factor * TERMS[name](logits, classes, mask, loss)
+        for factor, name in phase.terms
+    )
