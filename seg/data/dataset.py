@@ -253,10 +253,15 @@ def _by_split(
 ) -> dict[str, list[layouts.Sample]]:
     """The samples of each split, in order, no group in two of them."""
     data = config.data
-    if data.split == "group":  # whatever was published
+    if data.split in split.ANEW:  # whatever was published
         samples = [dataclasses.replace(s, split="") for s in samples]
+    strata = {s.group: s.stratum for s in samples}
     assigned = split.assign(
-        samples, data.val_frac, data.test_frac, data.split_seed
+        samples,
+        data.val_frac,
+        data.test_frac,
+        data.split_seed,
+        strata=strata if data.split == "clusters" else None,
     )
     split.check_leaks(samples, assigned)
     return {
@@ -327,7 +332,9 @@ def _record(
         labels = np.zeros((0, 0), np.int32)
     return {
         "image": image.astype(dtype),
-        "stats": normalize.measure(image),
+        "stats": found["stats"]
+        if "stats" in found
+        else normalize.measure(image),
         "classes": found["classes"],
         "labels": labels.astype(np.int32),
         "id": sample.id,

@@ -162,13 +162,17 @@ def open_tree(path: str) -> Tree:
     )
 
 
-def digest(tree: Tree, advance: Callable[[], None] = lambda: None) -> str:
+def digest(
+    tree: Tree,
+    advance: Callable[[], None] = lambda: None,
+    also: tuple[str, ...] = (),
+) -> str:
     """sha256 over the name, the size and the CRC-32 of every image file.
 
     It depends on names and contents alone: a copy, an unpacked zip and its zip
     have the same digest; times, and files that are no images, do not count.
 
-    advance: called after each file.
+    advance: called after each file. also: endings of more files that count.
     """
 
     def mark(name: str) -> int:
@@ -176,21 +180,29 @@ def digest(tree: Tree, advance: Callable[[], None] = lambda: None) -> str:
         advance()
         return found
 
-    return _sha256(tree, mark)
+    return _sha256(tree, mark, also)
 
 
-def stamp(tree: Tree) -> str:
+def stamp(tree: Tree, also: tuple[str, ...] = ()) -> str:
     """As `digest`, with the time of each file in place of its content.
 
     Equal stamps of a folder mean that nobody has written to it; they are
     found without reading a file.
     """
-    return _sha256(tree, tree.version)
+    return _sha256(tree, tree.version, also)
 
 
-def _sha256(tree: Tree, mark: Callable[[str], int]) -> str:
+def read_of(tree: Tree, also: tuple[str, ...] = ()) -> list[str]:
+    """Names of the images, and of the files with one of these endings."""
+    endings = (*read.SUFFIXES, *also)
+    return [name for name in tree.names if name.lower().endswith(endings)]
+
+
+def _sha256(
+    tree: Tree, mark: Callable[[str], int], also: tuple[str, ...]
+) -> str:
     total = hashlib.sha256()
-    for name in filter(is_image, tree.names):
+    for name in read_of(tree, also):
         line = f"{name}\0{tree.size(name)}\0{mark(name)}\n"
         total.update(line.encode())
     return total.hexdigest()

@@ -1,7 +1,7 @@
 """Plain folders: which files are images, which masks, and which go together.
 
 What a file is stands in the names of its folders, anywhere in its path and in
-any order: a word for images (`images`, `inputs`, `raw`, `img` ...) or masks
+any order: a word for images (`images`, `inputs`, `raw`, `src` ...) or masks
 (`masks`, `labels`, `gt`, `targets` ...), and a word for a split (`train`,
 `val`, `test` ...). A folder counts only if it is made of such words and names
 of formats, as `masks_gt_png` or `train_images`; other folders, as `plate7`,
@@ -12,11 +12,12 @@ are part of the name. So these all work, and zips of them:
     images/val/plate7/a.jpg  masks/val/plate7/a_mask.png
     a.tif                    a_masks.tif
     set1/raw.tif             set1/instances_ids.png
+    src/a.jpg                label/a.npy
 
 An image and its mask have the same path but for these words, and the same
-stem; a stem may end in such a word where there is no exact partner. The order
-of files plays no part. Where some folders have such names, files in others do
-not count.
+stem; a stem may end in such a word where there is no exact partner. A mask may
+be a `.npy` array, see `arrays`. The order of files plays no part. Where some
+folders have such names, files in others do not count.
 """
 
 import collections
@@ -25,10 +26,10 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from seg.data import files
+from seg.data import arrays, files
 from seg.data.pairs import Defect, Pair
 
-_IMAGES = {"image", "images", "img", "imgs", "input", "inputs", "raw"}
+_IMAGES = {"image", "images", "img", "imgs", "input", "inputs", "raw", "src"}
 _MASKS = {
     *("mask", "masks", "label", "labels", "target", "targets", "gt", "truth"),
     *("groundtruth", "annotation", "annotations", "instance", "instances"),
@@ -47,7 +48,7 @@ _OTHER_IMAGES = (
 )
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """What the name of a file says: role is image, mask or ""."""
 
     role: str
@@ -58,19 +59,20 @@ class _Place(NamedTuple):
 
 def find(tree: files.Tree) -> tuple[list[Pair], list[Defect]]:
     """Pairs by path and stem, in the order of the images' names."""
-    places = {name: _place(name) for name in tree.names}
-    by_folder = any(place.role for place in places.values())
+    places = {name: place(name) for name in tree.names}
+    by_folder = any(at.role for at in places.values())
     roles: dict[str, dict[tuple, dict[str, list[str]]]] = {
         role: collections.defaultdict(lambda: collections.defaultdict(list))
         for role in ("image", "mask")
     }
     defects = []
-    for name, place in places.items():
-        role = place.role if by_folder else _role_of_stem(place.stem)
+    for name, at in places.items():
+        role = at.role if by_folder else _role_of_stem(at.stem)
         if not role:
             continue
-        if files.is_image(name):
-            roles[role][place.split, place.rest][place.stem].append(name)
+        array = role == "mask" and name.lower().endswith(arrays.SUFFIX)
+        if files.is_image(name) or array:
+            roles[role][at.split, at.rest][at.stem].append(name)
         elif name.lower().endswith(_OTHER_IMAGES):
             defects.append(
                 Defect(name, "not of a format read here", "save it as TIFF")
@@ -80,11 +82,12 @@ def find(tree: files.Tree) -> tuple[list[Pair], list[Defect]]:
         pairs, more = _match(key, roles["image"][key], roles["mask"][key])
         found += pairs
         defects += more
-    found = _named(found, places)
-    return found, defects + list(_same_ids(found))
+    found = named(found, places)
+    return found, defects + list(same_ids(found))
 
 
-def _place(name: str) -> _Place:
+def place(name: str) -> Place:
+    """What the path of a file says."""
     path = pathlib.PurePosixPath(name)
     words: set[str] = set()
     rest = []
@@ -96,7 +99,7 @@ def _place(name: str) -> _Place:
             rest.append(folder)
     role = "mask" if words & _MASKS else "image" if words & _IMAGES else ""
     split = next((_SPLITS[word] for word in sorted(words & _SPLITS.keys())), "")
-    return _Place(role, split, tuple(rest), path.stem)
+    return Place(role, split, tuple(rest), path.stem)
 
 
 def _words(text: str) -> set[str]:
@@ -162,7 +165,7 @@ def _match(
     return pairs, defects
 
 
-def _named(found: list[Pair], places: dict[str, _Place]) -> list[Pair]:
+def named(found: list[Pair], places: dict[str, Place]) -> list[Pair]:
     """With ids: the path without what all have, and without known words."""
     rests = [places[pair.image].rest for pair in found]
     shared = 0
@@ -179,7 +182,8 @@ def _named(found: list[Pair], places: dict[str, _Place]) -> list[Pair]:
     return named
 
 
-def _same_ids(found: list[Pair]) -> Iterator[Defect]:
+def same_ids(found: list[Pair]) -> Iterator[Defect]:
+    """Two images of one id and split."""
     first: dict[tuple[str, str], str] = {}
     for pair in found:
         other = first.setdefault((pair.split, pair.id), pair.image)

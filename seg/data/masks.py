@@ -145,10 +145,14 @@ def _cropped(mask: np.ndarray) -> Region:
 
 
 class Merged(NamedTuple):
-    """labels int32 [H, W]; the pixels that lie in several masks."""
+    """labels int32 [H, W]; the pixels that lie in several masks.
+
+    regions: int [N], the position of the region that label i + 1 is of.
+    """
 
     labels: np.ndarray
     overlap_px: int
+    regions: np.ndarray
 
 
 def merge(
@@ -169,7 +173,8 @@ def merge(
         box = np.s_[row : row + inside.shape[0], col : col + inside.shape[1]]
         shared[box] |= inside & (labels[box] > 0)
         labels[box][inside & (labels[box] == 0)] = i + 1
-    return Merged(sequential(labels), int(np.count_nonzero(shared)))
+    left = np.flatnonzero(np.bincount(labels.ravel())[1:])
+    return Merged(sequential(labels), int(np.count_nonzero(shared)), left)
 
 
 def sequential(labels: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@
 error. So what `seg verify` lists is exactly what training would refuse.
 """
 
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images
-from seg.data import files, masks
+from seg.data import arrays, files, labelme, masks
 from seg.images import read
 
 # what names say of the bytes: the ending of a file, and how it must begin
@@ -41,7 +42,8 @@ class Pair(NamedTuple):
     """An image and its mask files, by their names in the tree.
 
     kind: "objects", a file an object; "ids", object ids; "values", whatever
-        the values say (see `masks`).
+        the values say (see `masks`); "labelme", a JSON file, which is the
+        image as well where that is embedded.
     split: as published, "" where nothing is.
     """
 
@@ -50,6 +52,44 @@ class Pair(NamedTuple):
     masks: tuple[str, ...]
     kind: str
     split: str = ""
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the image lies in the file of its masks."""
+        return self.image in self.masks
+
+
+def image_bytes(tree: files.Tree, pair: Pair) -> bytes:
+    """The file of the image, also where it is embedded in another.
+
+    Raises ImageError.
+    """
+    content = tree.read(pair.image)
+    if not pair.embedded:
+        return content
+    try:
+        return labelme.parse(content).image
+    except labelme.FormError as error:
+        raise images.ImageError(f"{pair.image}: {error}") from error
+
+
+def read_image(tree: files.Tree, pair: Pair) -> np.ndarray:
+    """The image as stored, [H, W, C]. Raises ImageError."""
+    return read.read_image(image_bytes(tree, pair), name=pair.image)
+
+
+def image_shape(tree: files.Tree, pair: Pair) -> tuple[int, int]:
+    """(H, W) of the image, which is not decoded. Raises ImageError."""
+    content = image_bytes(tree, pair)
+    return read.read_header(content, name=pair.image).shape
+
+
+def mark(tree: files.Tree, pair: Pair) -> tuple[int, int]:
+    """Bytes and CRC-32 of the image: equal for equal images."""
+    if not pair.embedded:
+        return tree.size(pair.image), tree.crc(pair.image)
+    content = image_bytes(tree, pair)
+    return len(content), zlib.crc32(content)
 
 
 def load(
@@ -70,12 +110,9 @@ def examine(
 ) -> tuple[dict[str, Any] | None, list[Defect]]:
     """The record of a pair, None if there are defects, and all defects."""
     defects: list[Defect] = []
-    image = _read(tree, pair.image, read.read_image, defects)
-    found = [
-        mask
-        for name in pair.masks
-        if (mask := _read(tree, name, read.read_mask, defects)) is not None
-    ]
+    image = _image(tree, pair, defects)
+    drawn = pair.kind == "labelme"
+    found = [] if drawn else _masks(tree, pair, defects)
     if image is None:
         return None, defects
     for mask in found:
@@ -84,11 +121,13 @@ def examine(
     try:
         pixels = read.as_channels(pixels, config.model.in_channels)
     except images.ImageError as error:
-        defects.append(_defect(pair.image, error))
+        defects.append(defect(pair.image, error))
+    shape = pixels.shape[:2]
+    if drawn:
+        truth = _annotated(tree, pair, shape, config, defects)
+    elif not defects:
+        truth = _truth(pair, found, shape, config, defects)
     if defects:
-        return None, defects
-    truth = _truth(pair, found, pixels.shape[:2], config, defects)
-    if truth is None or defects:
         return None, defects
     return {"image": pixels, **truth._asdict()}, []
 
@@ -100,27 +139,49 @@ class _File(NamedTuple):
     orientation: int
 
 
-def _read(
-    tree: files.Tree,
-    name: str,
-    decode: Callable[..., np.ndarray],
-    defects: list[Defect],
-) -> _File | None:
-    """The file, None where it cannot be read; adds to the defects."""
+def _image(tree: files.Tree, pair: Pair, defects: list[Defect]) -> _File | None:
+    """The image, None where it cannot be read; adds to the defects."""
     try:
-        content = tree.read(name)
-        header = read.read_header(content, name=name)
-        pixels = decode(content, name=name)
+        content = image_bytes(tree, pair)
+        found = _decoded(pair.image, content, read.read_image)
     except images.ImageError as error:
-        defects.append(_defect(name, error))
+        defects.append(defect(pair.image, error))
         return None
+    defects += _misnamed(pair.image, content)
+    return found
+
+
+def _masks(tree: files.Tree, pair: Pair, defects: list[Defect]) -> list[_File]:
+    """Those masks that can be read; adds to the defects."""
+    found = []
+    for name in pair.masks:
+        try:
+            content = tree.read(name)
+            if name.lower().endswith(arrays.SUFFIX):
+                labels = arrays.read_labels(content, name=name)
+                found.append(_File(name, labels, False, 1))
+                continue
+            found.append(_decoded(name, content, read.read_mask))
+        except images.ImageError as error:
+            defects.append(defect(name, error))
+            continue
+        defects += _misnamed(name, content)
+    return found
+
+
+def _decoded(
+    name: str, content: bytes, decode: Callable[..., np.ndarray]
+) -> _File:
+    header = read.read_header(content, name=name)
+    pixels = decode(content, name=name)
+    return _File(name, pixels, header.lossy, header.orientation)
+
+
+def _misnamed(name: str, content: bytes) -> Iterator[Defect]:
     ending = name[name.rfind(".") :].lower()
     if not content.startswith(_MAGIC.get(ending, b"")):
         (true, *_) = (k for k in _MAGIC if content.startswith(_MAGIC[k]))
-        defects.append(
-            Defect(name, f"its contents are {true}", "rename or convert it")
-        )
-    return _File(name, pixels, header.lossy, header.orientation)
+        yield Defect(name, f"its contents are {true}", "rename or convert it")
 
 
 def _misfits(image: _File, mask: _File) -> Iterator[Defect]:
@@ -145,7 +206,7 @@ def _misfits(image: _File, mask: _File) -> Iterator[Defect]:
 def _truth(
     pair: Pair,
     found: list[_File],
-    shape: tuple[int, ...],
+    shape: tuple[int, int],
     config: config_lib.Config,
     defects: list[Defect],
 ) -> masks.Truth | None:
@@ -158,14 +219,44 @@ def _truth(
         n_classes = len(config.classes)
         return masks.interpret(mask.pixels, n_classes, lossy=mask.lossy)
     except masks.MaskError as error:
-        defects.append(_defect(mask.name, error))
+        defects.append(defect(mask.name, error))
         return None
+
+
+def _annotated(
+    tree: files.Tree,
+    pair: Pair,
+    shape: tuple[int, int],
+    config: config_lib.Config,
+    defects: list[Defect],
+) -> masks.Truth | None:
+    """What a LabelMe file says; None where it cannot be read."""
+    (name,) = pair.masks
+    try:
+        annotation = labelme.parse(tree.read(name))
+    except (labelme.FormError, images.ImageError) as error:
+        defects.append(defect(name, error))
+        return None
+    if annotation.size not in ((0, 0), shape):
+        defects.append(
+            Defect(
+                name,
+                "drawn on an image of {}x{} px, ".format(*annotation.size)
+                + f"{pair.image} has {shape[0]}x{shape[1]}",
+                "annotate this image, nothing is resized here",
+            )
+        )
+        return None
+    names = labelme.classes_of(config)
+    truth, wrong = labelme.truth(annotation, shape, names, config.data.overlaps)
+    defects += [defect(name, ValueError(line)) for line in wrong]
+    return truth
 
 
 def _objects(
     pair: Pair,
     found: list[_File],
-    shape: tuple[int, ...],
+    shape: tuple[int, int],
     policy: str,
     defects: list[Defect],
 ) -> masks.Truth:
@@ -174,8 +265,8 @@ def _objects(
         try:
             regions.append(masks.single(mask.pixels, lossy=mask.lossy))
         except masks.MaskError as error:
-            defects.append(_defect(mask.name, error))
-    merged = masks.merge(regions, shape[:2], policy)
+            defects.append(defect(mask.name, error))
+    merged = masks.merge(regions, shape, policy)
     if merged.overlap_px and policy == "error":
         defects.append(
             Defect(
@@ -187,7 +278,7 @@ def _objects(
     return masks.from_ids(merged.labels)._replace(overlap_px=merged.overlap_px)
 
 
-def _defect(name: str, error: ValueError) -> Defect:
+def defect(name: str, error: Exception) -> Defect:
     """Takes the message "name: what; remedy" apart."""
     text = str(error).removeprefix(f"{name}: ")
     what, _, remedy = text.rpartition("; ")

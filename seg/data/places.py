@@ -17,6 +17,7 @@ from typing import Any
 
 from seg import config as config_lib
 from seg import locks
+from seg.data import labelme
 
 # Knobs that change what a record holds or which split it is in. Others, like
 # the tile, may change without preparing anew.
@@ -29,6 +30,7 @@ _KNOBS = (
     "data.test_frac",
     "data.split_seed",
 )
+_TILES = ("data.tile", "data.overlap", "data.spacing")
 _FORMAT = 1  # of the prepared folder; part of the digest
 
 
@@ -36,11 +38,16 @@ def setup(config: config_lib.Config) -> dict[str, Any]:
     """The knobs that matter to the records, by path."""
     flat = config_lib.to_flat(config)
     drawn = config.data.layout == "synthetic"
-    return {
+    found = {
         path: value
         for path, value in flat.items()
         if path in _KNOBS or (drawn and path.startswith("synthetic."))
     } | {"n_classes": len(config.classes)}
+    if config.data.split == "tiles":  # every tile is a record
+        found |= {path: flat[path] for path in _TILES}
+    if config.data.layout == "labelme":  # the only layout with names
+        found |= {"names": labelme.classes_of(config)}
+    return found
 
 
 def same_setup(about: dict[str, Any], config: config_lib.Config) -> bool:

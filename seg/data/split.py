@@ -1,8 +1,9 @@
 """Which images train, which validate, which test: seeded, by group.
 
 A group (images of one source) is never separated. The part of a group's name
-before its last "/" is its stratum; every stratum is spread over the splits in
-the same shares, as far as whole groups allow.
+before its last "/" is its stratum, unless strata are given (see `clusters`);
+every stratum is spread over the splits in the same shares, as far as whole
+groups allow.
 """
 
 import collections
@@ -14,6 +15,7 @@ import numpy as np
 from seg import config
 
 SPLITS = ("train", "val", "test")
+ANEW = ("group", "clusters")  # kinds of data.split that drop what is published
 
 
 class Member(Protocol):
@@ -25,9 +27,16 @@ class Member(Protocol):
 
 
 def assign(
-    samples: Sequence[Member], val_frac: float, test_frac: float, seed: int
+    samples: Sequence[Member],
+    val_frac: float,
+    test_frac: float,
+    seed: int,
+    *,
+    strata: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The split of each id.
+
+    strata: of each group, in place of those that its name says.
 
     Samples that have a split already keep it. If some have, and none
     validates, the groups for the validation are taken from those that train;
@@ -38,16 +47,20 @@ def assign(
     fixed = {sample.id: sample.split for sample in samples if sample.split}
     published = set(fixed.values())
     if not published or published == {"train"}:
-        return _spread(samples, {"val": val_frac, "test": test_frac}, seed)
+        shares = {"val": val_frac, "test": test_frac}
+        return _spread(samples, shares, seed, strata)
     if "val" in published:
         return {s.id: s.split or "train" for s in samples}
     pool = [s for s in samples if s.split in ("", "train")]
     share = val_frac * len(samples) / max(len(pool), 1)
-    return fixed | _spread(pool, {"val": min(share, 0.5)}, seed)
+    return fixed | _spread(pool, {"val": min(share, 0.5)}, seed, strata)
 
 
 def _spread(
-    samples: Sequence[Member], shares: Mapping[str, float], seed: int
+    samples: Sequence[Member],
+    shares: Mapping[str, float],
+    seed: int,
+    strata: Mapping[str, str] | None,
 ) -> dict[str, str]:
     """Goes through the groups, stratum by stratum; each group goes where most
     images are missing so far."""
@@ -62,7 +75,9 @@ def _spread(
         )
     counts = dict.fromkeys(shares, 0)
     chosen: dict[str, str] = {}
-    for group in _order(sizes, seed):
+    if strata is None:
+        strata = {group: group.rpartition("/")[0] for group in sizes}
+    for group in _order(strata, seed):
         total = sum(counts.values()) + sizes[group]
         name = max(shares, key=lambda k: shares[k] * total - counts[k])
         chosen[group] = name
@@ -71,13 +86,13 @@ def _spread(
     return {sample.id: chosen[sample.group] for sample in samples}
 
 
-def _order(sizes: Mapping[str, int], seed: int) -> list[str]:
+def _order(strata: Mapping[str, str], seed: int) -> list[str]:
     """The groups, shuffled inside of their strata; the strata shuffled."""
-    strata = collections.defaultdict(list)
-    for group in sorted(sizes):
-        strata[group.rpartition("/")[0]].append(group)
+    members = collections.defaultdict(list)
+    for group in sorted(strata):
+        members[strata[group]].append(group)
     rng = np.random.default_rng(seed)
-    blocks = [rng.permutation(strata[name]).tolist() for name in sorted(strata)]
+    blocks = [rng.permutation(members[k]).tolist() for k in sorted(members)]
     return [group for i in rng.permutation(len(blocks)) for group in blocks[i]]
 
 

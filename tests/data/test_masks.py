@@ -172,17 +172,17 @@ def merged(boxes, policy, shape=(20, 30)):
 
 def test_objects_that_do_not_overlap_merge_to_their_sum():
     boxes = [box(1, 1, 4, 4), box(1, 5, 4, 4, value=1), box(19, 29, 1, 1)]
-    labels, overlap_px = merged(boxes, "error")
-    assert overlap_px == 0
+    labels, overlap_px, regions = merged(boxes, "error")
+    assert overlap_px == 0 and regions.tolist() == [0, 1, 2]
     expected = sum((i + 1) * (mask > 0) for i, mask in enumerate(boxes))
     np.testing.assert_array_equal(labels, expected)
 
 
 def test_overlaps_are_counted_and_resolved_by_policy():
     large, small = box(2, 2, 10, 10), box(8, 8, 6, 6)
-    labels, overlap_px = merged([large, small], "first")
+    labels, overlap_px, _ = merged([large, small], "first")
     assert overlap_px == 16 and labels[9, 9] == 1
-    labels, overlap_px = merged([large, small], "smallest")
+    labels, overlap_px, _ = merged([large, small], "smallest")
     assert overlap_px == 16 and labels[9, 9] == 2
     assert merged([small, large], "smallest").labels[9, 9] == 1
     third = box(8, 8, 4, 4)

@@ -1,0 +1,169 @@
+"""Shapes drawn on an image -> the pixels that are inside.
+
+Points are (x, y) in px, as drawing programs give them: the pixel in row r and
+column c covers x from c to c + 1 and y from r to r + 1, and its middle is at
+(c + 0.5, r + 0.5). It belongs to a shape if its middle is inside or on the
+edge (the rule of `skimage.draw.polygon2mask`); of a polygon that meets itself
+without crossing, as a keyhole around a hole does, what is inside an odd number
+of times is inside.
+
+A function raises ShapeError, "what; remedy", for what is no such shape.
+"""
+
+import numpy as np
+
+from seg.data.masks import Region
+
+DISC = 5.0  # px, the radius of a point, as LabelMe's own converters draw it
+_BEYOND = 1.0  # px that a corner may lie outside; it is then cut off
+
+
+class ShapeError(ValueError):
+    """A shape that cannot be drawn: "what; remedy"."""
+
+
+def polygon(points: np.ndarray, shape: tuple[int, int]) -> Region:
+    """The inside of a closed polygon of points [N, 2]."""
+    if len(points) < 3:
+        raise ShapeError(
+            f"a polygon of {len(points)} points; draw at least three"
+        )
+    _check_bounds(points, shape)
+    if crossed := _crossing(points):
+        one, other = crossed
+        raise ShapeError(
+            f"a polygon that crosses itself (sides {one} and {other}); draw "
+            "it again, or in two parts of one group"
+        )
+    from skimage import draw  # slow to import, and few layouts need it
+
+    at = points[:, ::-1] - 0.5
+    return _region(*draw.polygon(at[:, 0], at[:, 1], shape))
+
+
+def rectangle(points: np.ndarray, shape: tuple[int, int]) -> Region:
+    """The box between two opposite corners, or of four in turn."""
+    if len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        points = np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)])
+    if len(points) != 4:
+        raise ShapeError(
+            f"a rectangle of {len(points)} points; give two corners"
+        )
+    return polygon(points, shape)
+
+
+def circle(points: np.ndarray, shape: tuple[int, int]) -> Region:
+    """The disc around the first point, through the second."""
+    if len(points) != 2:
+        raise ShapeError(
+            f"a circle of {len(points)} points; give its middle and a point "
+            "on it"
+        )
+    _check_bounds(points[:1], shape)
+    return _disc(points[0], float(np.hypot(*(points[1] - points[0]))), shape)
+
+
+def dots(points: np.ndarray, shape: tuple[int, int]) -> Region:
+    """A disc of radius `DISC` around each point."""
+    if not len(points):
+        raise ShapeError("no points; draw one")
+    _check_bounds(points, shape)
+    return union([_disc(point, DISC, shape) for point in points])
+
+
+def line(points: np.ndarray, shape: tuple[int, int]) -> Region:
+    """A line has no inside: always a ShapeError."""
+    raise ShapeError("a line, which has no area; draw a polygon")
+
+
+def pasted(
+    mask: np.ndarray, points: np.ndarray, shape: tuple[int, int]
+) -> Region:
+    """A mask [h, w] between the first and the last of its pixels, inclusive.
+
+    points: (x, y) of these two pixels, whole numbers.
+    """
+    if points.shape != (2, 2) or (points != np.round(points)).any():
+        raise ShapeError("a mask without the two corners of its box; redraw it")
+    (left, top), (right, bottom) = points.astype(np.int64).tolist()
+    if mask.shape != (bottom - top + 1, right - left + 1):
+        raise ShapeError(
+            f"a mask of {mask.shape[0]}x{mask.shape[1]} px in a box of "
+            f"{bottom - top + 1}x{right - left + 1}; redraw it"
+        )
+    if top < 0 or left < 0 or bottom >= shape[0] or right >= shape[1]:
+        raise ShapeError(
+            f"a mask that ends outside the image, at row {bottom}, column "
+            f"{right}; redraw it"
+        )
+    return Region(top, left, mask != 0)
+
+
+def union(regions: list[Region]) -> Region:
+    """All pixels of several regions (at least one)."""
+    regions = [r for r in regions if r.inside.size] or regions[:1]
+    top = min(region.row for region in regions)
+    left = min(region.col for region in regions)
+    bottom = max(region.row + region.inside.shape[0] for region in regions)
+    right = max(region.col + region.inside.shape[1] for region in regions)
+    inside = np.zeros((bottom - top, right - left), bool)
+    for row, col, part in regions:
+        n_rows, n_cols = part.shape
+        row, col = row - top, col - left
+        inside[row : row + n_rows, col : col + n_cols] |= part
+    return Region(top, left, inside)
+
+
+def _check_bounds(points: np.ndarray, shape: tuple[int, int]) -> None:
+    far = np.array(shape[::-1]) + _BEYOND
+    outside = (points < -_BEYOND) | (points > far)
+    if outside.any():
+        x, y = points[outside.any(1)][0]
+        raise ShapeError(
+            f"a point at x={x:g}, y={y:g}, outside the image of "
+            f"{shape[0]}x{shape[1]} px; is it drawn on another image?"
+        )
+
+
+def _crossing(points: np.ndarray) -> tuple[int, int] | None:
+    """The numbers (from 1) of two sides that cross, if any do.
+
+    Sides that only touch, or lie on each other, do not cross.
+    """
+    start, end = points, np.roll(points, -1, axis=0)
+    along = end - start
+    for i in range(len(points) - 2):
+        of_ends = _side(along[i], start[i], end[i + 1 :])
+        of_starts = _side(along[i], start[i], start[i + 1 :])
+        own = _side(along[i + 1 :], start[i + 1 :], start[i])
+        own_end = _side(along[i + 1 :], start[i + 1 :], end[i])
+        crossed = (of_starts * of_ends < 0) & (own * own_end < 0)
+        if crossed.any():
+            return i + 1, int(i + 2 + crossed.argmax())
+    return None
+
+
+def _side(along: np.ndarray, start: np.ndarray, point: np.ndarray):
+    """On which side of a line points lie: -1, 0 or 1."""
+    to = point - start
+    return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
+
+
+def _disc(middle: np.ndarray, radius: float, shape: tuple[int, int]) -> Region:
+    limit = np.array(shape[::-1])
+    low = np.clip(np.floor(middle - radius), 0, limit).astype(int)
+    high = np.clip(np.ceil(middle + radius), 0, limit).astype(int)
+    x = np.arange(low[0], high[0]) + 0.5 - middle[0]
+    y = np.arange(low[1], high[1]) + 0.5 - middle[1]
+    inside = np.hypot(x[None], y[:, None]) <= radius
+    return Region(int(low[1]), int(low[0]), inside)
+
+
+def _region(rows: np.ndarray, cols: np.ndarray) -> Region:
+    if not rows.size:
+        return Region(0, 0, np.zeros((0, 0), bool))
+    top, left = int(rows.min()), int(cols.min())
+    inside = np.zeros((rows.max() - top + 1, cols.max() - left + 1), bool)
+    inside[rows - top, cols - left] = True
+    return Region(top, left, inside)
