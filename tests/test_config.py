@@ -167,7 +167,7 @@ POSITIVE = (
     "synthetic.width", "synthetic.diameter", "optim.learning_rate",
     "train.batch_size", "train.epochs", "train.log_every", "train.keep",
     "predict.tile", "predict.batch_size", "predict.watershed_distance",
-    "optim.cycles",
+    "optim.cycles", "data.gamma",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "model.depth", "data.per_image", "data.split_seed", "synthetic.n_val",
@@ -179,12 +179,13 @@ NOT_NEGATIVE = (
     "optim.clip_norm", "train.steps", "train.seed", "train.eval_every",
     "train.checkpoint_every", "train.patience", "predict.closing",
     "predict.gap", "predict.watershed_sigma", "track.n_overlays",
-    "optim.swa_every",
+    "optim.swa_every", "data.invert_above", "data.resize",
 )  # fmt: skip
 CHOICES = {
     "model.norm": "layer", "model.stem": 3, "model.dtype": "float16",
     "data.layout": "dsb", "data.overlaps": "last", "data.split": "random",
     "data.normalize": "zscore", "data.gap": 3, "synthetic.kind": "dogs",
+    "data.spacing": "even",
     "optim.name": "lion", "optim.schedule": "linear", "train.mode": "best",
     "predict.tta": 3, "predict.separate": "none", "predict.connectivity": 3,
 }  # fmt: skip
@@ -212,6 +213,18 @@ WRONG = [
     ("predict.margin", (-1,)),
     ("predict.margin", ()),
     ("synthetic.n_classes", 3),
+    ("data.normalize", ""),
+    ("data.normalize", "minmax + "),
+    ("data.normalize", "minmax, gamma"),
+    ("data.normalize", "gamma"),
+    ("data.normalize", "standard + gamma"),
+    ("data.normalize", "invert + gamma"),
+    ("data.normalize", "range + columns + gamma"),
+    ("data.mean", (1.0,)),
+    ("data.std", (1.0,)),
+    ("data.mean", (1.0, 2.0)),
+    ("data.mean", (NAN,)),
+    ("data.resize", 255),
 ]  # fmt: skip
 
 
@@ -247,6 +260,30 @@ def test_only_a_cosine_has_cycles():
         config.check(changed(optim__cycles=3, optim__schedule="constant"))
 
 
+@pytest.mark.parametrize(
+    "text", ["minmax+gamma", "invert+ percentile", "standard + minmax + gamma"]
+)
+def test_steps_of_intensities_are_named_in_any_order(text):
+    config.check(changed(data__normalize=text))
+    wrong = text.replace("min", "mni").replace("percent", "prcent")
+    with pytest.raises(config.ConfigError, match=r"did you mean (min|percent)"):
+        config.check(changed(data__normalize=wrong))
+
+
+def test_mean_and_deviation_come_together():
+    known = {"data__mean": (90.0,), "data__std": (30.0,)}
+    config.check(changed(**known, data__normalize="global"))
+    for std in ((), (0.0,), (-1.0,)):
+        with pytest.raises(config.ConfigError, match=r"data\.std"):
+            config.check(changed(**known | {"data__std": std}))
+
+
+def test_a_tile_is_no_larger_than_what_images_are_resized_to():
+    config.check(changed(data__resize=128, data__tile=128))
+    with pytest.raises(config.ConfigError, match=r"data\.tile=128$"):
+        config.check(changed(data__resize=128))
+
+
 def test_two_shares_must_leave_some_for_training():
     with pytest.raises(config.ConfigError, match="leave no training"):
         config.check(changed(data__val_frac=0.5, data__test_frac=0.5))
@@ -269,6 +306,9 @@ def test_intensities_as_they_are_cannot_be_augmented_in_shares(name):
     raw = {f"augment__{other}": value for other, value in off.items()}
     raw["data__normalize"] = "none"
     config.check(changed(**raw))
+    inverted = raw | {"data__normalize": "invert", f"augment__{name}": 0.1}
+    with pytest.raises(config.ConfigError, match="=invert leaves them"):
+        config.check(changed(**inverted))
     wrong = raw | {f"augment__{name}": 0.1}
     with pytest.raises(config.ConfigError, match=rf"augment\.{name}=0$"):
         config.check(changed(**wrong))

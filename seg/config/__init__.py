@@ -8,6 +8,7 @@ an `Optim`.
              files of their own
     knob     what one of them is
     flat     by dotted path: to and from flat dicts and JSON, changes
+    scaling  the steps of data.normalize
     checks   what cannot run is refused
     errors   UserError, and what a misspelled name may have meant
 """

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from seg.config import scaling
 from seg.config.errors import ConfigError
 from seg.config.flat import fields
 from seg.config.knob import Range
@@ -23,6 +24,7 @@ def check(config: Config) -> Config:
             "the smaller one first"
         )
     _check_optim(config.optim)
+    _check_scaling(config)
     _check_intensities(config)
     _check_classes(config)
     return config
@@ -56,15 +58,37 @@ def _check_optim(optim: Optim) -> None:
         )
 
 
+def _check_scaling(config: Config) -> None:
+    data, n_channels = config.data, config.model.in_channels
+    scaling.steps(data.normalize)
+    for name in ("mean", "std"):
+        values = getattr(data, name)
+        if len(values) not in (0, n_channels):
+            raise ConfigError(
+                f"data.{name}={values}; give one value for each of "
+                f"model.in_channels={n_channels}, or none"
+            )
+    if len(data.std) != len(data.mean) or min(data.std, default=1) <= 0:
+        raise ConfigError(
+            f"data.mean={data.mean} and data.std={data.std}; give both, and "
+            "deviations > 0, or neither"
+        )
+    if data.resize and data.tile > data.resize:
+        raise ConfigError(
+            f"data.tile={data.tile} is larger than the images of "
+            f"data.resize={data.resize}; choose data.tile={data.resize}"
+        )
+
+
 def _check_intensities(config: Config) -> None:
-    if config.data.normalize != "none" or not config.train.augment:
+    if not (scaling.is_raw(config.data.normalize) and config.train.augment):
         return
     for name in ("brightness", "gamma", "noise", "invert"):
         if getattr(config.augment, name):
             raise ConfigError(
                 f"augment.{name} is meant for intensities in [0, 1], and "
-                "data.normalize=none leaves them as they are; choose another "
-                f"scaling, or augment.{name}=0"
+                f"data.normalize={config.data.normalize} leaves them as they "
+                f"are; choose another scaling, or augment.{name}=0"
             )
 
 

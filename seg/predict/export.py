@@ -4,7 +4,9 @@
         -> probabilities float32 [B, H, W, K]
 
 `stats` is what `normalize.measure` finds in each whole image; the image is not
-normalised yet. B, H and W are free, H and W multiples of the network's stride.
+normalised yet: all steps of `data.normalize` are inside. B, H and W are free,
+H and W multiples of the network's stride. What makes an image fit the network,
+windows or `data.resize`, is left to the host.
 
 `stablehlo` makes a file of `jax.export`: portable StableHLO for CPU, CUDA and
 TPU, lowered without any of them at hand, and readable for years by newer JAX:
@@ -106,8 +108,8 @@ def _program(bundle: bundle_lib.Bundle) -> tuple[Callable[..., Any], int]:
     """The function of image and stats, and the network's stride."""
     model = bundle_lib.model(bundle)
     graph, state = xla.split(model)
-    kind = bundle.config.data.normalize
-    return functools.partial(xla.apply, graph, kind, state), model.stride
+    how = normalize.scaling(bundle.config.data)
+    return functools.partial(xla.apply, graph, how, state), model.stride
 
 
 def _check(

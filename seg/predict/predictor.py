@@ -246,7 +246,8 @@ def _engine(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:
     if name == "jax":
         from seg.predict.engine import xla
 
-        return xla.Xla(bundle_lib.model(bundle), bundle.config.data.normalize)
+        how = normalize.scaling(bundle.config.data)
+        return xla.Xla(bundle_lib.model(bundle), how)
     from seg.predict.engine import graphs
 
     content = bundle.exports[bundle_lib.GRAPH]

@@ -193,7 +193,7 @@ def _tiles(
     """(image, classes, key) of step `at`: scaled, augmented, its randomness."""
     key = jax.random.fold_in(jax.random.key(config.train.seed), at)
     image = normalize.apply(
-        batch["image"], batch["stats"], config.data.normalize
+        batch["image"], batch["stats"], normalize.scaling(config.data)
     )
     classes = batch["classes"]
     if config.train.augment:

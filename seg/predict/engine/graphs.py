@@ -29,7 +29,11 @@ class _Graph(engine.Engine):
         return self.call(*engine.as_float(batch, stats))
 
     def call(self, image: np.ndarray, stats: np.ndarray) -> np.ndarray:
-        """As the graph has it: float32 [B, h, w, C] and [B, C, S]."""
+        """float32 [B, h, w, C] and [B, C, S].
+
+        Of the statistics the graph takes the columns that there were when it
+        was made.
+        """
         raise NotImplementedError
 
 
@@ -51,6 +55,8 @@ class OnnxRuntime(_Graph):
 
     def call(self, image: np.ndarray, stats: np.ndarray) -> np.ndarray:
         """See `_Graph`."""
+        shapes = {port.name: port.shape for port in self._session.get_inputs()}
+        stats = stats[..., : shapes["stats"][-1]]
         (found,) = self._session.run(None, {"image": image, "stats": stats})
         return found
 
@@ -86,7 +92,12 @@ class OpenVino(_Graph):
         key = image.shape, dtype
         if key not in self._compiled:
             model = self._core.read_model(self._content)
-            model.reshape({n: arrays[n].shape for n in _inputs(model)})
+            model.reshape(
+                {
+                    name: (*arrays[name].shape[:-1], n)
+                    for name, n in _inputs(model).items()
+                }
+            )
             self._compiled[key] = self._core.compile_model(
                 model,
                 "CPU",
@@ -96,7 +107,12 @@ class OpenVino(_Graph):
                 },
             )
         compiled = self._compiled[key]
-        found = compiled({n: arrays[n] for n in _inputs(compiled)})
+        found = compiled(
+            {
+                name: arrays[name][..., :n]
+                for name, n in _inputs(compiled).items()
+            }
+        )
         return np.array(found[0], np.float32)
 
     def _check(self, image: np.ndarray, stats: np.ndarray) -> None:
@@ -111,9 +127,15 @@ class OpenVino(_Graph):
             )
 
 
-def _inputs(model: Any) -> list[str]:
-    """Names of the inputs; one that is never read is not among them."""
-    return [port.get_any_name() for port in model.inputs]
+def _inputs(model: Any) -> dict[str, int]:
+    """Names of the inputs, and the lengths of their last axes.
+
+    One that is never read is not among them.
+    """
+    return {
+        port.get_any_name(): port.get_partial_shape()[-1].get_length()
+        for port in model.inputs
+    }
 
 
 ENGINES = {"openvino": OpenVino, "onnx": OnnxRuntime}

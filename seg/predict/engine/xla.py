@@ -25,15 +25,15 @@ class Xla(engine.Engine):
     ----------
     model : what `models.build` or `bundle.model` gives. Its weights are taken
         as they are now; later training does not change them.
-    kind : `data.normalize`.
+    how : of `normalize.scaling`, or a string of its steps.
     """
 
     name = "jax"
 
-    def __init__(self, model: nnx.Module, kind: str):
+    def __init__(self, model: nnx.Module, how: normalize.Scaling | str):
         compiler.enable_cache()
         super().__init__(model.stride)
-        self._kind = kind
+        self._how = how
         self._graph, state = split(model)
         self._state = jax.device_put(state)
         self._fits: dict[int, int] = {}  # window -> windows in one call
@@ -65,7 +65,7 @@ class Xla(engine.Engine):
 
     def _call(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
         return np.asarray(
-            _compiled(self._graph, self._kind, self._state, batch, stats)
+            _compiled(self._graph, self._how, self._state, batch, stats)
         )
 
 
@@ -83,16 +83,16 @@ def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
 
 def apply(
     graph: nnx.GraphDef,
-    kind: str,
+    how: normalize.Scaling | str,
     state: nnx.State,
     image: jax.Array,
     stats: jax.Array,
 ) -> jax.Array:
     """Probabilities float32 [B, H, W, K] of float32 [B, H, W, C]; pure.
 
-    stats float32 [B, C, S] of `normalize.measure`, kind is `data.normalize`.
+    stats float32 [B, C, S] of `normalize.measure`, how of `normalize.scaling`.
     """
-    image = normalize.apply(image, stats, kind)
+    image = normalize.apply(image, stats, how)
     logits = nnx.merge(graph, state)(image)["classes"].astype(jnp.float32)
     if logits.shape[-1] == 1:
         return jax.nn.sigmoid(logits)
