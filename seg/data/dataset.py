@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import io
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -32,10 +33,12 @@ from tensorflow_datasets.core.utils import gcs_utils
 
 from seg import config as config_lib
 from seg import normalize
-from seg.data import layouts, places, records, split
+from seg.data import layouts, pieces, places, records, split
 from seg.images import read
 
 gcs_utils._is_gcs_disabled = True  # the network is not asked, ever
+
+_log = logging.getLogger(__name__)
 
 _INDEX = "split.json"
 _Index = dict[str, list[dict[str, Any]]]  # of each split: id, group, shape
@@ -355,6 +358,8 @@ def _index(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _open(folder: pathlib.Path, config: config_lib.Config) -> records.Records:
+    if config.data.split == "tiles":
+        _log.warning(pieces.WARNING)
     about = _index(folder)
     index = about["splits"]
     version = folder / Segmentation.name / str(Segmentation.VERSION)

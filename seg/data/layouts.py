@@ -19,7 +19,6 @@ import dataclasses
 import functools
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Callable
 from concurrent import futures
@@ -43,8 +42,6 @@ from seg.data.finders import FINDERS
 from seg.data.pairs import Defect, Pair
 from seg.data.sample import Sample
 from seg.images import read
-
-_log = logging.getLogger(__name__)
 
 _WANTS = {
     "dsb2018": "ID/images/ID.png and ID/masks/*.png",
@@ -72,7 +69,6 @@ def scan(config: config_lib.Config, progress: bool = False) -> list[Sample]:
     found = LAYOUTS[layout](config, progress)
     found = sorted(found, key=lambda sample: sample.id)
     if config.data.split == "tiles":
-        _log.warning(pieces.WARNING)
         return pieces.cut(found, config)
     return found
 

@@ -1,0 +1,173 @@
+"""Shapes become the pixels whose middles are inside."""
+
+import numpy as np
+import pytest
+from skimage import draw
+
+from seg.data import shapes
+
+SHAPE = (60, 80)
+
+
+def filled(region, shape=SHAPE):
+    mask = np.zeros(shape, bool)
+    rows, cols = region.inside.shape
+    box = np.s_[region.row : region.row + rows, region.col : region.col + cols]
+    mask[box] = region.inside
+    return mask
+
+
+def star(rng, n):
+    """A polygon around (40, 30) that does not cross itself: points (x, y)."""
+    angle = np.sort(rng.uniform(0, 2 * np.pi, n))
+    radius = rng.uniform(4, 28, n)
+    return np.stack(
+        [40 + radius * np.cos(angle), 30 + radius * np.sin(angle)], -1
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_polygon_is_that_of_skimage_half_a_pixel_on(seed):
+    rng = np.random.default_rng(seed)
+    points = star(rng, int(rng.integers(3, 40)))
+    if seed % 2:  # corners on the grid of pixels
+        points = np.unique(np.round(points), axis=0)[:3]
+    expected = draw.polygon2mask(SHAPE, points[:, ::-1] - 0.5)
+    found = filled(shapes.polygon(points, SHAPE))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_rectangle_covers_the_pixels_between_its_corners():
+    corners = np.array([[30.0, 12.0], [10.0, 40.0]])
+    expected = np.zeros(SHAPE, bool)
+    expected[12:40, 10:30] = True
+    for points in (corners, corners[::-1]):
+        found = filled(shapes.rectangle(points, SHAPE))
+        np.testing.assert_array_equal(found, expected)
+    turned = np.array([[20.0, 2], [38, 20], [20, 38], [2, 20]])
+    found = filled(shapes.rectangle(turned, SHAPE))
+    assert abs(found.sum() - 18 * 18 * 2) <= 40  # half of the square around
+
+
+@pytest.mark.parametrize("radius", [3.0, 7.3, 12.5, 22.2])
+def test_the_area_of_a_circle_is_pi_r_squared(radius):
+    areas = []
+    for dx, dy in np.random.default_rng(0).uniform(0, 1, (16, 2)):
+        middle, on = np.array([40 + dx, 30 + dy]), np.array([0.6, 0.8])
+        points = np.stack([middle, middle + radius * on])
+        found = filled(shapes.circle(points, SHAPE))
+        rows, cols = np.nonzero(found)
+        distance = np.hypot(cols + 0.5 - middle[0], rows + 0.5 - middle[1])
+        assert (
+            distance.max() <= radius
+            and found.sum()
+            == (
+                np.hypot(
+                    np.arange(80)[None] + 0.5 - middle[0],
+                    np.arange(60)[:, None] + 0.5 - middle[1],
+                )
+                <= radius
+            ).sum()
+        )
+        areas.append(found.sum())
+    assert np.mean(areas) == pytest.approx(np.pi * radius**2, rel=0.02)
+
+
+def test_a_circle_over_the_border_and_a_point_are_cut_off():
+    points = np.array([[2.0, 2.0], [12.0, 2.0]])
+    found = filled(shapes.circle(points, SHAPE))
+    assert found[0, 0] and found.sum() < np.pi * 100 * 0.5
+    dot = filled(shapes.dots(np.array([[40.5, 30.5], [79.0, 59.0]]), SHAPE))
+    assert dot[30, 40] and dot[30, 45] and not dot[30, 46]
+    assert dot[59, 79] and dot[30].sum() == 2 * shapes.DISC + 1
+
+
+def test_a_keyhole_has_a_hole():
+    outer = [(10, 10), (50, 10), (50, 50), (10, 50), (10, 10)]
+    inner = [(20, 20), (20, 40), (40, 40), (40, 20), (20, 20)]
+    points = np.array(outer + inner, float)
+    found = filled(shapes.polygon(points, SHAPE))
+    assert not found[30, 30] and found[30, 15] and found[45, 30]
+    assert found[25:35, 25:35].sum() == 0
+
+
+def test_a_mask_is_pasted_where_it_was():
+    mask = np.array([[0, 1, 1], [1, 1, 0]])
+    corners = np.array([[77.0, 58], [79, 59]])
+    found = filled(shapes.pasted(mask, corners, SHAPE))
+    np.testing.assert_array_equal(found[58:, 77:], mask)
+    assert found.sum() == 4
+
+
+def test_a_union_has_all_pixels_of_its_parts():
+    parts = [
+        shapes.rectangle(np.array([[x, y], [x + 9.0, y + 7.0]]), SHAPE)
+        for x, y in ((3, 4), (8, 6), (60, 40))
+    ]
+    expected = np.any([filled(part) for part in parts], axis=0)
+    np.testing.assert_array_equal(filled(shapes.union(parts)), expected)
+    empty = shapes.Region(0, 0, np.zeros((0, 0), bool))
+    assert shapes.union([empty]).inside.size == 0
+    assert shapes.union([empty, parts[2]]).row == parts[2].row
+
+
+@pytest.mark.parametrize(
+    ("draw_it", "points", "what"),
+    [
+        (shapes.polygon, [(1, 1), (5, 5)], "of 2 points"),
+        (shapes.polygon, [(1, 1), (9, 9), (9, 1), (1, 9)], "crosses itself"),
+        (shapes.polygon, [(1, 1), (90, 9), (9, 1)], "x=90, y=9, outside"),
+        (shapes.polygon, [(1, 1), (9, -3), (9, 1)], "outside the image"),
+        (shapes.rectangle, [(1, 1), (2, 2), (3, 3)], "rectangle of 3 points"),
+        (shapes.circle, [(1, 1)], "a circle of 1 points"),
+        (shapes.circle, [(900, 1), (1, 1)], "outside the image"),
+        (shapes.dots, [(-9, 1)], "outside the image"),
+        (shapes.dots, np.zeros((0, 2)), "no points"),
+        (shapes.line, [(1, 1), (5, 5)], "no area"),
+    ],
+)
+def test_what_is_no_shape_is_refused_with_a_remedy(draw_it, points, what):
+    with pytest.raises(shapes.ShapeError, match=what) as caught:
+        draw_it(np.array(points, float), SHAPE)
+    assert ";" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("points", "what"),
+    [
+        ([[1, 1], [3, 3]], "2x3 px in a box of 3x3"),
+        ([[78, 58], [80, 59]], "outside the image"),
+        ([[1, 1]], "without the two corners"),
+        ([[1.5, 1], [3.5, 2]], "without the two corners"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(points, what):
+    with pytest.raises(shapes.ShapeError, match=what):
+        shapes.pasted(np.ones((2, 3)), np.array(points, float), SHAPE)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_crossing_sides_are_found(seed):
+    """Against the test of all pairs of sides, by their parameters."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(5, 55, (int(rng.integers(4, 9)), 2))
+
+    def meet(a, b, c, d):
+        r, s = b - a, d - c
+        turn = r[0] * s[1] - r[1] * s[0]
+        t = ((c - a)[0] * s[1] - (c - a)[1] * s[0]) / turn
+        u = ((c - a)[0] * r[1] - (c - a)[1] * r[0]) / turn
+        return 1e-9 < t < 1 - 1e-9 and 1e-9 < u < 1 - 1e-9
+
+    ends = np.roll(points, -1, axis=0)
+    n = len(points)
+    crossed = any(
+        meet(points[i], ends[i], points[j], ends[j])
+        for i in range(n)
+        for j in range(i)
+    )
+    if crossed:
+        with pytest.raises(shapes.ShapeError, match="crosses itself"):
+            shapes.polygon(points, SHAPE)
+    else:
+        shapes.polygon(points, SHAPE)
