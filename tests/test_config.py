@@ -167,6 +167,7 @@ POSITIVE = (
     "synthetic.width", "synthetic.diameter", "optim.learning_rate",
     "train.batch_size", "train.epochs", "train.log_every", "train.keep",
     "predict.tile", "predict.batch_size", "predict.watershed_distance",
+    "loss.tversky_gamma", "loss.boundary_width",
     "optim.cycles", "data.gamma",
 )  # fmt: skip
 NOT_NEGATIVE = (
@@ -175,7 +176,8 @@ NOT_NEGATIVE = (
     "synthetic.n_objects", "synthetic.noise", "synthetic.blur",
     "synthetic.shading", "synthetic.seed", "augment.rotate_degrees",
     "augment.brightness", "augment.gamma", "augment.blur_sigma",
-    "augment.noise", "loss.focal_gamma", "optim.weight_decay",
+    "augment.noise", "loss.focal_gamma", "loss.boundary_weight",
+    "optim.weight_decay",
     "optim.clip_norm", "train.steps", "train.seed", "train.eval_every",
     "train.checkpoint_every", "train.patience", "predict.closing",
     "predict.gap", "predict.watershed_sigma", "track.n_overlays",
@@ -188,6 +190,7 @@ CHOICES = {
     "data.spacing": "even",
     "optim.name": "lion", "optim.schedule": "linear", "train.mode": "best",
     "predict.tta": 3, "predict.separate": "none", "predict.connectivity": 3,
+    "loss.hinge": "relu6",
 }  # fmt: skip
 WRONG = [
     *((path, value) for path in FRACTIONS for value in (-0.1, 1.1, NAN)),
@@ -204,6 +207,15 @@ WRONG = [
     ("augment.scale_range", (0.5, INF)),
     ("augment.crop_pad_frac", 0.5),
     ("augment.crop_pad_frac", -0.1),
+    ("loss.boundary_width", 10),
+    ("loss.class_weights", (1.0,)),
+    ("loss.class_weights", (0.0, 0.0)),
+    ("loss.class_weights", (1.0, -1.0)),
+    ("loss.class_weights", (1.0, 2.0, 3.0)),
+    ("loss.class_weights", (1.0, NAN)),
+    ("loss.tversky", (0.0, 0.0)),
+    ("loss.tversky", (-0.1, 1.0)),
+    ("loss.tversky", (0.5, INF)),
     ("model.n_classes", 3),
     ("classes", ("background",)),
     ("classes", ("a", "a")),
@@ -298,6 +310,10 @@ def test_one_value_a_class_is_right_where_there_are_more():
             predict__margin=(3,),
         )
     )
+
+
+def test_a_weight_a_class_is_right_for_one_sigmoid_too():
+    config.check(changed(loss__class_weights=(1.0, 5.0)))
 
 
 @pytest.mark.parametrize("name", ["brightness", "gamma", "noise", "invert"])

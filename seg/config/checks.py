@@ -27,6 +27,7 @@ def check(config: Config) -> Config:
     _check_scaling(config)
     _check_intensities(config)
     _check_classes(config)
+    _check_loss(config)
     return config
 
 
@@ -114,3 +115,21 @@ def _check_classes(config: Config) -> None:
                 f"predict.{name}={values}; give one value >= 0, or "
                 f"{len(names) - 1}, one for each foreground class"
             )
+
+
+def _check_loss(config: Config) -> None:
+    weights, n_names = config.loss.class_weights, len(config.classes)
+    if weights and (len(weights) != n_names or not _are_weights(weights)):
+        raise ConfigError(
+            f"loss.class_weights={weights}; give {n_names} weights >= 0, one "
+            f"for each of classes={config.classes}, or none"
+        )
+    if not _are_weights(config.loss.tversky):
+        raise ConfigError(
+            f"loss.tversky={config.loss.tversky}; give two weights >= 0, of "
+            "false positives and false negatives, not both 0"
+        )
+
+
+def _are_weights(values: tuple[float, ...]) -> bool:
+    return min(values) >= 0 and max(values) > 0

@@ -86,7 +86,12 @@ class Loss:
         4 / 3, "focal Tversky is Tversky's to the power 1 / this", POSITIVE
     )
     boundary_width: int = knob(
-        11, "side of the window that sees a boundary, px", POSITIVE
+        11,
+        "side of the window that sees a boundary, px",
+        Range(
+            "be positive and odd, the window having a middle",
+            lambda x: x > 0 and x % 2 == 1,
+        ),
     )
     boundary_weight: float = knob(
         2.0, "more weight of a pixel at a boundary", NOT_NEGATIVE

@@ -42,6 +42,7 @@ without foreground is left out by "present" and counts with "all" and "1".
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -79,7 +80,30 @@ def total(outputs, classes, weight, loss: config.Loss, progress):
     if isinstance(n_begun, int):
         return value(n_begun, outputs)
     branches = [functools.partial(value, n) for n in range(len(phases))]
-    return lax.switch(n_begun, branches, outputs)
+    return _switch(n_begun, branches, outputs)
+
+
+def _switch(n_begun, branches, outputs):
+    """`lax.switch`, the gradient taken inside.
+
+    Outside, what each branch keeps for its gradient is kept for all of them,
+    as zeros where it was not on.
+    """
+
+    @jax.custom_vjp
+    def value(outputs):
+        return lax.switch(n_begun, branches, outputs)
+
+    def forward(outputs):
+        return lax.switch(
+            n_begun, [jax.value_and_grad(f) for f in branches], outputs
+        )
+
+    def backward(grads, cotangent):
+        return (jax.tree.map(lambda g: g * cotangent.astype(g.dtype), grads),)
+
+    value.defvjp(forward, backward)
+    return value(outputs)
 
 
 def _over_outputs(outputs, classes, mask, loss: config.Loss, phase):
