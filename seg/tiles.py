@@ -10,8 +10,12 @@ import math
 
 import numpy as np
 
+_LEAST_SHARED = 10  # px
 
-def starts(length: int, window: int, overlap: float) -> np.ndarray:
+
+def starts(
+    length: int, window: int, overlap: float, spacing: str = "least"
+) -> np.ndarray:
     """Window positions along one axis.
 
     Parameters
@@ -19,6 +23,9 @@ def starts(length: int, window: int, overlap: float) -> np.ndarray:
     length : pixels of the axis, >= 1.
     window : pixels of a window, >= 1.
     overlap : least share of a window that two neighbours share, in [0, 1).
+    spacing : "least": as few windows as the overlap allows. "ceil": as many as
+        it takes to cover the axis, one more where two would share less than
+        10 px, and no heed to the overlap (the rule of source 003).
 
     Returns
     -------
@@ -26,15 +33,21 @@ def starts(length: int, window: int, overlap: float) -> np.ndarray:
     """
     if length <= window:
         return np.zeros(1, np.int64)
-    step = max(1, math.floor(window * (1 - overlap)))
-    n = math.ceil((length - window) / step) + 1
+    if spacing == "ceil":
+        n = math.ceil(length / window)
+        n += (window * n - length) // (n - 1) < _LEAST_SHARED
+    else:
+        step = max(1, math.floor(window * (1 - overlap)))
+        n = math.ceil((length - window) / step) + 1
     return np.round(np.linspace(0, length - window, n)).astype(np.int64)
 
 
-def windows(shape: tuple[int, int], window: int, overlap: float) -> np.ndarray:
+def windows(
+    shape: tuple[int, int], window: int, overlap: float, spacing: str = "least"
+) -> np.ndarray:
     """All windows over an image of this (H, W): int64 [N, 2], row by row."""
-    rows = starts(shape[0], window, overlap)
-    cols = starts(shape[1], window, overlap)
+    rows = starts(shape[0], window, overlap, spacing)
+    cols = starts(shape[1], window, overlap, spacing)
     return np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2)
 
 

@@ -29,6 +29,7 @@ from seg import config as config_lib
 from seg import tiles
 from seg.data import records as records_lib
 from seg.data import targets
+from seg.images import resize
 
 Batch = dict[str, np.ndarray]
 
@@ -39,8 +40,12 @@ _RICH = 1  # tells the rng of object-rich crops from that of the order
 def tile_table(shapes: np.ndarray, data: config_lib.Data) -> np.ndarray:
     """Every tile of these images: int64 [T, 3] of (image, row, column)."""
     tables = [np.zeros((0, 3), np.int64)]
+    if data.resize:
+        shapes = np.full_like(shapes, data.resize)
     for i, shape in enumerate(shapes):
-        corners = tiles.windows(tuple(shape), data.tile, data.overlap)
+        corners = tiles.windows(
+            tuple(shape), data.tile, data.overlap, data.spacing
+        )
         tables.append(np.insert(corners, 0, i, axis=1))
     return np.concatenate(tables)
 
@@ -103,7 +108,7 @@ def batch_at(
 
 def _table(records: records_lib.Records, data: config_lib.Data) -> np.ndarray:
     table = records.cached(
-        ("tiles", data.tile, data.overlap),
+        ("tiles", data.tile, data.overlap, data.spacing, data.resize),
         lambda: {"table": tile_table(records.shapes("train"), data)},
     )["table"]
     if not len(table):
@@ -164,10 +169,15 @@ def _tile(
 def _teaching(
     records: records_lib.Records, data: config_lib.Data, i: int
 ) -> records_lib.Record:
-    """A training record: its targets as classes, and where objects are."""
+    """A training record: its targets as classes, and where objects are.
+
+    Resized, if so wanted; its statistics stay those of the image as stored.
+    """
 
     def make() -> records_lib.Record:
         record = dict(records.read("train", i))
+        if data.resize:
+            _resize(record, data.resize)
         labels, classes = record["labels"], record["classes"]
         record["classes"] = targets.classes_with_gap(classes, labels, data.gap)
         if labels is None:
@@ -179,8 +189,16 @@ def _teaching(
             record["middles"] = _middles(classes, labels)
         return record
 
-    rich = bool(data.object_rich)
-    return records.cached(("teaching", i, data.gap, rich), make)
+    key = "teaching", i, data.gap, bool(data.object_rich), data.resize
+    return records.cached(key, make)
+
+
+def _resize(record: records_lib.Record, side: int) -> None:
+    shape = side, side
+    record["image"] = resize.linear(record["image"], shape)
+    for name in ("classes", "labels"):
+        if record[name] is not None:
+            record[name] = resize.nearest(record[name], shape)
 
 
 def _middles(classes: np.ndarray, labels: np.ndarray) -> np.ndarray:

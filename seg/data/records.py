@@ -11,17 +11,19 @@ TFDS files; `open_pack` reads one npz file, without TensorFlow, the same bits.
 
 import collections
 import contextlib
+import dataclasses
 import json
 import pathlib
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from seg import config as config_lib
+from seg import normalize
 
 SPLITS = ("train", "val", "test")
 _FORMAT = 1  # of the pack
@@ -82,7 +84,10 @@ class Records:
         return self.cached((split, i), lambda: self.read(split, i))
 
     def read(self, split: str, i: int) -> Record:
-        """The record at this position, past the cache."""
+        """The record at this position, past the cache.
+
+        Statistics that an earlier version has left out are measured.
+        """
         record = self._read(split, i)
         wanted = self.index[split][i]["id"]
         if record["id"] != wanted:
@@ -90,7 +95,8 @@ class Records:
                 f"record {i} of {split} is {record['id']!r}, not {wanted!r}: "
                 "the prepared data are mixed up; delete them and prepare again"
             )
-        return record
+        stats = normalize.completed(record["stats"], record["image"])
+        return {**record, "stats": stats}
 
     def cached(self, key: Any, make: Callable[[], Record]) -> Record:
         """What `make` returns, kept by key until memory is needed.
@@ -120,6 +126,23 @@ class Records:
     def cached_bytes(self) -> int:
         """Memory that the cache holds now."""
         return self._size
+
+
+def with_intensities(
+    config: config_lib.Config, records: Records
+) -> config_lib.Config:
+    """The config with data.mean and data.std, if its scaling needs them.
+
+    They are those of all pixels of the training images, which are read once.
+    """
+
+    def images() -> Iterator[tuple[int, np.ndarray]]:
+        for i in range(records.n("train")):
+            record = records.read("train", i)
+            yield record["classes"].size, record["stats"]
+
+    data = normalize.pooled(images(), config.data)
+    return dataclasses.replace(config, data=data)
 
 
 def stored(config: config_lib.Config) -> dict[str, Any]:

@@ -12,7 +12,12 @@ takes NumPy and JAX arrays alike.
     training    mean and deviation over all training images, for `global`
 """
 
-from seg.normalize.measuring import COLUMNS, measure, measure_strips
+from seg.normalize.measuring import (
+    COLUMNS,
+    completed,
+    measure,
+    measure_strips,
+)
 from seg.normalize.scaling import Scaling, apply, scaling
 from seg.normalize.training import pooled
 
@@ -20,6 +25,7 @@ __all__ = [
     "COLUMNS",
     "Scaling",
     "apply",
+    "completed",
     "measure",
     "measure_strips",
     "pooled",

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 N_PARTS = 64  # the distribution is cut into; its knots are one fewer
-FIRST = 7  # columns of the earliest version
 
 COLUMNS = (
     "min", "max", "mean", "std", "p1", "p99_8", "limit",
@@ -33,6 +32,20 @@ _N_CLOSE = 512  # upper halves that are looked into for the knots
 def measure(image: np.ndarray) -> np.ndarray:
     """Statistics of an image [H, W, C]: float32 [C, len(COLUMNS)]."""
     return measure_strips(lambda: (image,), image.dtype)
+
+
+def completed(stats: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Statistics of an earlier version, with the columns that they lack.
+
+    The first ones stay: an image may be stored in a wider dtype than it was
+    measured in.
+    """
+    if stats.shape[-1] == len(COLUMNS):
+        return stats
+    found = measure(image)
+    n = stats.shape[-1]
+    found[:, :n] = stats
+    return found
 
 
 def measure_strips(

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from seg import config as config_lib
+from seg import normalize
 from seg.predict import tensors
 
 FORMAT = 1
@@ -36,8 +37,8 @@ class Bundle:
 
     Parameters
     ----------
-    config : the experiment's; `model`, `data.normalize`, `classes` and
-        `predict` are what prediction uses.
+    config : the experiment's; `model`, `classes`, `predict`, and of `data`
+        what scales and resizes images, are what prediction uses.
     weights : name -> float32 array.
     meta : JSON values: data_digest, metrics and whatever else.
     exports : name -> content of what was exported beside the weights.
@@ -56,7 +57,8 @@ def digest(bundle: Bundle) -> str:
     """sha256 of architecture, normalisation and weights: who the model is."""
     seen = hashlib.sha256()
     config = bundle.config
-    for part in (dataclasses.asdict(config.model), config.data.normalize):
+    how = dataclasses.asdict(normalize.scaling(config.data))
+    for part in (dataclasses.asdict(config.model), how, config.data.resize):
         seen.update(json.dumps(part).encode())
     seen.update(tensors.dump(bundle.weights))
     return seen.hexdigest()

@@ -20,7 +20,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images, normalize, tiles
-from seg.images import formats, read, slide
+from seg.images import formats, read, resize, slide
 from seg.predict import blobs, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
@@ -138,14 +138,24 @@ class Predictor:
     ) -> np.ndarray:
         """The blended map: float32 [H, W, K].
 
-        K is 1 for a model with one sigmoid, else the number of classes. If
-        the accelerator's memory runs out, batches are halved, then windows.
+        K is 1 for a model with one sigmoid, else the number of classes. With
+        `data.resize` the network sees the image at that size, and its map is
+        brought back to the image's. If the accelerator's memory runs out,
+        batches are halved, then windows.
         """
         pixels = read.as_channels(
             as_pixels(image), self.config.model.in_channels
         )
         if stats is None:
             stats = normalize.measure(pixels)
+        side, shape = self.config.data.resize, pixels.shape[:2]
+        if not side:
+            return self._whole(pixels, stats)
+        small = self._whole(resize.linear(pixels, (side, side)), stats)
+        return resize.linear(small, shape)
+
+    def _whole(self, pixels: np.ndarray, stats: np.ndarray) -> np.ndarray:
+        """The blended map of an image [H, W, C] as it stands."""
         while True:
             window = self._engine.window(pixels.shape[:2], self._tile)
             try:
@@ -179,8 +189,10 @@ class Predictor:
         gives rows of the image, whose (H, W) is `shape`; stats are those of
         the whole image, with the model's channels.
 
-        Raises UserError where not one window fits into memory.
+        Raises UserError where not one window fits into memory, and for a model
+        that wants the whole image at once.
         """
+        self.check_strips()
         n_channels = self.config.model.in_channels
         # never a smaller one, that memory asked for: strips of two runs would
         # not fit together
@@ -201,6 +213,15 @@ class Predictor:
                 f"out of memory with one window of {window} px; give "
                 f"--predict.tile={window // 2}, or free the device"
             ) from error
+
+    def check_strips(self) -> None:
+        """Raises UserError for a model that cannot take an image by strips."""
+        if side := self.config.data.resize:
+            raise config_lib.UserError(
+                f"the model sees whole images at {side} x {side} px "
+                f"(data.resize={side}), which a slide is too large for; cut "
+                "it, or use a model that was trained with data.resize=0"
+            )
 
     def _stream(
         self,

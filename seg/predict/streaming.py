@@ -70,8 +70,10 @@ def segment(
     Raises
     ------
     UserError
-        for an image that cannot be read, or a full disk.
+        for an image that cannot be read, a full disk, or a model that wants
+        the whole image at once.
     """
+    use.check_strips()
     _claim(folder, settings)
     with slide.open_slide(source, select=select) as image:
         shape = image.shape
@@ -182,7 +184,9 @@ def _stats(
     """`normalize.measure` of the slide; kept, as it reads all of it."""
     path = folder / "stats.npy"
     if path.is_file():
-        return np.load(path)
+        stats = np.load(path)
+        if stats.shape[-1] == len(normalize.COLUMNS):  # of this version
+            return stats
     n_channels = use.config.model.in_channels
     tops, ends = _ends(image.shape[0], height)
 

@@ -3,7 +3,7 @@
 Input: images float32 [B, H, W, C], all of one size, intensities as they stand
 in their files. Output: labels int32 [B, H, W], 0 background, one id an object.
 The parameter `dtype` says what the files hold (uint8, uint16 or float32); only
-models with data.normalize=range need to know.
+models whose data.normalize has range or invert need to know.
 """
 
 from typing import Any
