@@ -68,6 +68,7 @@ def train(
         if jax.process_index():
             logging.getLogger("seg").setLevel(logging.WARNING)
         data = records_of(config, tiles)
+        config = records.with_intensities(config, data)
         # All look before they wait for the first one, which changes it.
         changed = _changed(config, data, workdir)
         mesh.by_first(lambda: _check_same_data(data, config, workdir))
@@ -251,6 +252,9 @@ def _changed(
 def _differences(
     before: config_lib.Config, config: config_lib.Config
 ) -> list[str]:
+    if not config.data.mean:  # those of the data, which are compared
+        measured = {"data.mean": (), "data.std": ()}
+        before = config_lib.replace(before, measured)
     lines = config_lib.diff(before, config)
     return [line for line in lines if not line.startswith(_FREE)]
 
