@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from seg import config
+from seg.train import mesh
 
 # Batches that the statistics are the mean of, the first ones of the training's
 # order; an epoch's, if that has fewer.
@@ -58,22 +59,38 @@ def update(
     return swa | {"params": average, "n": n}
 
 
-def settle(
-    swa: dict[str, Any],
-    batches: Iterable[Any],
+def has_begun(swa: dict[str, Any] | None) -> bool:
+    """Whether any weights are in the average."""
+    return swa is not None and int(swa["n"]) > 0
+
+
+def settler(
     measure: Callable[..., Any],
-    check: Callable[[], None],
-) -> dict[str, Any]:
-    """The average with the statistics that belong to its weights.
+    batches: Callable[[int], Iterable[dict[str, Any]]],
+    devices: jax.sharding.Mesh,
+) -> Callable[[dict[str, Any], Callable[[], None]], dict[str, Any]]:
+    """From (state, check) to the state with its average ready to predict.
+
+    The statistics of batch normalisation, if there are any, are measured for
+    the averaged weights; `check` is called before each batch and may raise.
 
     Parameters
     ----------
-    batches : on the devices.
     measure : of `step.create_measure`.
-    check : called before each batch; raises to stop.
+    batches : from a number to so many batches, the first ones.
     """
-    stats = swa["stats"]
-    for k, batch in enumerate(batches):
-        check()
-        stats = measure(swa["params"], stats, k, batch)
-    return swa | {"stats": stats}
+
+    def settle(
+        state: dict[str, Any], check: Callable[[], None]
+    ) -> dict[str, Any]:
+        swa = state["swa"]
+        if not has_begun(swa) or not jax.tree.leaves(swa["stats"]):
+            return state
+        stats = swa["stats"]
+        for k, batch in enumerate(batches(N_BATCHES)):
+            check()
+            tiles = {n: array for n, array in batch.items() if n != "ids"}
+            stats = measure(swa["params"], stats, k, mesh.put(devices, tiles))
+        return state | {"swa": swa | {"stats": stats}}
+
+    return settle

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from seg import config as config_lib
-from seg.train import checkpoint, mesh, optim
+from seg.train import averages, checkpoint, mesh, optim
 from seg.train import meter as meter_lib
 from seg.train import step as step_lib
 from seg.train import stop as stop_lib
@@ -194,7 +194,7 @@ def _validate(
     Averaged weights are compared with averaged ones alone: whoever asks for
     them shall have them.
     """
-    averaged = step_lib.is_averaged(state)
+    averaged = averages.has_begun(state["swa"])
     if averaged != course.averaged:
         course.best, course.worse, course.averaged = None, 0, averaged
     if job.evaluate is None:  # then the last weights are the best known

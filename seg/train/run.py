@@ -1,8 +1,9 @@
 """Wires a config to a training: data, network, loop, tracker, bundle.
 
 What `launch.train` calls. A workdir holds `config.json`,
-`checkpoints/`, `bundle/` (the best weights so far), the tracker's files and
-`log.txt`; the same call again resumes, and after completion does nothing. Of
+`checkpoints/`, `bundle/` (the best weights so far), `snapshots/K/` (bundles of
+the ends of cycles, where there are several), the tracker's files and `log.txt`;
+the same call again resumes, and after completion does nothing. Of
 several processes, which share the workdir, process 0 alone locks, logs, tracks
 and writes; the others take part in the checkpoints.
 """
@@ -20,7 +21,18 @@ from seg.data import pipeline, records
 from seg.evaluate import plots, report
 from seg.images import write
 from seg.predict import bundle
-from seg.train import checkpoint, loop, mesh, step, stop, tracking, validate
+from seg.train import (
+    averages,
+    checkpoint,
+    encoder,
+    loop,
+    mesh,
+    optim,
+    step,
+    stop,
+    tracking,
+    validate,
+)
 
 # What may differ when a run is resumed: it changes no number.
 _FREE = (
@@ -76,7 +88,7 @@ def train(
         devices = mesh.make()
         n_steps = pipeline.total_steps(data, config)
         per_epoch = pipeline.steps_per_epoch(data, config)
-        state, step_fn = step.create(config, n_steps, devices)
+        state, step_fn = step.create(config, n_steps, devices, per_epoch)
         n_params = sum(x.size for x in jax.tree.leaves(state["params"]))
         _log.info(
             "%s, %s parameters; %d steps of %d tiles, %d a pass; %d x %s",
@@ -92,8 +104,12 @@ def train(
         checkpoints.check(state)
         if is_done(workdir) and not changed:
             return loop.Course(**checkpoints.meta() or {})
-        mesh.by_first(lambda: _begin(config, data.digest, workdir, changed))
-        about = {"data_digest": data.digest, "n_parameters": n_params}
+        state, sha256 = encoder.start(config, state, workdir, checkpoints)
+        notes = {"data_digest": data.digest}
+        notes |= {encoder.RECORD: sha256} if sha256 else {}
+        mesh.by_first(lambda: _begin(config, notes, workdir, changed))
+        about = notes | {"n_parameters": n_params}
+        keep = _keeper(config, workdir, about)
         tracker = _tracker(config, workdir)
         with _recorded(tracker, config, about):
             course = loop.train(
@@ -108,7 +124,10 @@ def train(
                     step=step_fn,
                     batches=_batches(data, config, n_steps, tiles),
                     evaluate=evaluate,
-                    on_best=_keeper(config, workdir, about),
+                    on_best=keep,
+                    settle=_settler(config, data, devices, per_epoch, tiles),
+                    cycle_ends=optim.cycle_ends(config.optim, n_steps),
+                    on_cycle=lambda state, k: keep(state, {}, f"snapshots/{k}"),
                     tracker=tracker,
                     signals=signals,
                 )
@@ -261,7 +280,7 @@ def _differences(
 
 def _begin(
     config: config_lib.Config,
-    digest: str,
+    notes: Mapping[str, str],
     workdir: pathlib.Path,
     changed: bool,
 ) -> None:
@@ -270,7 +289,8 @@ def _begin(
         (workdir / _REOPENED).touch()
         (workdir / _DONE).unlink(missing_ok=True)
     text = config_lib.to_json(_public(config))
-    for name, content in ("config.json", text), ("data_digest", f"{digest}\n"):
+    files = {name: f"{note}\n" for name, note in notes.items()}
+    for name, content in {"config.json": text, **files}.items():
         with write.whole(workdir / name) as part:
             part.write_text(content)
 
@@ -294,17 +314,35 @@ def _batches(
     return lambda at: make(data, config, at, n_steps - at, process)
 
 
+def _settler(
+    config: config_lib.Config,
+    data: records.Records,
+    devices: jax.sharding.Mesh,
+    per_epoch: int,
+    tiles: str,
+) -> Callable[[step.State, Callable[[], None]], step.State]:
+    if not config.optim.swa:
+        return lambda state, check: state
+    return averages.settler(
+        step.create_measure(config, devices),
+        lambda n: _batches(data, config, min(n, per_epoch), tiles)(0),
+        devices,
+    )
+
+
 def _keeper(
     config: config_lib.Config, workdir: pathlib.Path, about: dict[str, Any]
-) -> Callable[[step.State, Mapping[str, float]], None]:
-    """Writes the best weights as a bundle."""
+) -> Callable[..., None]:
+    """Writes the weights that predict as a bundle, in a folder there."""
 
-    def keep(state: step.State, metrics: Mapping[str, float]) -> None:
+    def keep(
+        state: step.State, metrics: Mapping[str, float], folder: str = "bundle"
+    ) -> None:
         if jax.process_index() == 0:
             at = int(state["step"])
             meta = about | {"step": at, "metrics": dict(metrics)}
             made = bundle.from_model(_public(config), step.weights(state), meta)
-            bundle.save(made, workdir / "bundle")
+            bundle.save(made, workdir / folder)
 
     return keep
 

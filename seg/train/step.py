@@ -222,13 +222,9 @@ def _forward(
 
 def weights(state: State) -> nnx.State:
     """What prediction uses of a state: the averaged weights if there are."""
-    source = state["ema"] or (state["swa"] if is_averaged(state) else state)
+    averaged = averages.has_begun(state["swa"])
+    source = state["ema"] or (state["swa"] if averaged else state)
     return nnx.merge_state(source["params"], source["stats"])
-
-
-def is_averaged(state: State) -> bool:
-    """Whether stochastic weight averaging has begun."""
-    return state["swa"] is not None and int(state["swa"]["n"]) > 0
 
 
 def started(state: State, network: nnx.Module) -> State:
