@@ -7,5 +7,14 @@ matplotlib is imported when the first figure is drawn. Where there is none,
 from seg.evaluate.plots.canvas import available
 from seg.evaluate.plots.charts import ap_curve, comparison, curves
 from seg.evaluate.plots.pictures import hero, overlay
+from seg.evaluate.plots.surveys import SURVEY
 
-__all__ = ["ap_curve", "available", "comparison", "curves", "hero", "overlay"]
+__all__ = [
+    "SURVEY",
+    "ap_curve",
+    "available",
+    "comparison",
+    "curves",
+    "hero",
+    "overlay",
+]

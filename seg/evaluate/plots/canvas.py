@@ -14,6 +14,7 @@ from seg.images import write
 _DPI = 110
 _COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#444444",
+    "#b3a100",
 )  # fmt: skip
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: alike everywhere
