@@ -12,7 +12,7 @@ environment.
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from seg import config as config_lib
@@ -28,12 +28,14 @@ class Tracker(Protocol):
 
     `run` is the run's id, for the `parent` of others. One that `joins` adds
     to a run which is another's: how that goes, and on which machine, stays as
-    it was told, whatever `finish` is given. A metric is a float of
+    it was told, whatever `finish` is given. Knobs that are `varied` among the
+    runs that are part of this one, are no params of it. A metric is a float of
     any value; infinities and NaN are recorded as such. `again` says that the
     values are measured anew for a step, and not those of a repeated step: they
     are recorded where they differ. An artifact is a local file, put into
     `folder` of the run. `model` takes a bundle's folder.
-    `finish` takes "FINISHED", "FAILED" or "KILLED", and is the last call.
+    `finish` takes "FINISHED", "FAILED" or "KILLED", or nothing for a run that
+    goes on, and is the last call.
     """
 
     run: str
@@ -44,6 +46,7 @@ class Tracker(Protocol):
         tags: Mapping[str, str],
         *,
         joins: bool = False,
+        varied: Collection[str] = (),
     ) -> None: ...
 
     def metrics(
@@ -68,6 +71,7 @@ class NullTracker:
         tags: Mapping[str, str],
         *,
         joins: bool = False,
+        varied: Collection[str] = (),
     ) -> None:
         """See Tracker."""
 
@@ -91,15 +95,17 @@ def build(
 ) -> Tracker:
     """The tracker of `track.uri` for a run in `workdir`.
 
-    `parent` (default: $SEG_PARENT_RUN) is the `run` of the tracker, or the
-    MLflow id of the run, under which this one is nested. Raises UserError for
-    a URI that cannot be used.
+    `parent` (default: track.parent, else $SEG_PARENT_RUN) is the `run` of the
+    tracker, or the MLflow id of the run, under which this one is nested.
+    Raises UserError for a URI that cannot be used.
     """
     workdir = pathlib.Path(workdir)
     told = {
         "name": track.run_name or workdir.resolve().name,
         "experiment": track.experiment,
-        "parent": parent or os.environ.get("SEG_PARENT_RUN", ""),
+        "parent": parent
+        or track.parent
+        or os.environ.get("SEG_PARENT_RUN", ""),
     }
     if track.uri == "none":
         return NullTracker()

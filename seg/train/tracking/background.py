@@ -5,7 +5,7 @@ import os
 import pathlib
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from seg import config as config_lib
 from seg.train.tracking import jsonl, names, upload
@@ -47,12 +47,13 @@ class MlflowTracker:
         tags: Mapping[str, str],
         *,
         joins: bool = False,
+        varied: Collection[str] = (),
     ) -> None:
         """See Tracker; takes at most ten seconds if the server is silent."""
         end = time.monotonic() + _START_S
         # here, not in the thread: imports of two threads can meet half-way
         upload.library()
-        self.spool.start(config, tags, joins=joins)
+        self.spool.start(config, tags, joins=joins, varied=varied)
         self._new.set()
         self._thread.start()
         answered = self._tried.wait(max(1.0, end - time.monotonic()))

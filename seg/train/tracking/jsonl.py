@@ -24,7 +24,7 @@ import pathlib
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from seg import config as config_lib
@@ -77,6 +77,7 @@ class JsonlTracker:
         tags: Mapping[str, str],
         *,
         joins: bool = False,
+        varied: Collection[str] = (),
     ) -> None:
         """Records the config (as params and whole, as an artifact) and tags."""
         uri = names.redact(config.track.uri)
@@ -89,6 +90,7 @@ class JsonlTracker:
         params = {
             names.clean(path): names.cut(names.text(value))
             for path, value in config_lib.to_flat(config).items()
+            if path not in varied
         }
         told = {"run": self.run, "joins": joins, **self._told}
         self._append("start", **told, params=params, tags=tags)
@@ -119,8 +121,8 @@ class JsonlTracker:
         self._append("model", path=self._keep(bundle, "model"))
 
     def finish(self, status: str) -> None:
-        """Records how the run ended, if it is this tracker's."""
-        if not self._joins:
+        """Records how the run ended, if it has, and is this tracker's."""
+        if status and not self._joins:
             self._append("finish", status=status)
 
     def _name(self, raw: str) -> str:

@@ -1,0 +1,70 @@
+"""Names of trials, for people and for file systems.
+
+A name holds all knobs of its trial, as "name=unet,learning_rate=0.001", so
+that values can be added to a grid and the trials that are there keep their
+names; of the seeds the base's alone is not named, so that seeds can be added,
+too.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SEED = "train.seed"
+_LONGEST = 100  # characters
+
+
+def name(
+    point: Mapping[str, Any], knobs: Iterable[str], seed: int, number: str = ""
+) -> str:
+    """The name of a trial.
+
+    Parameters
+    ----------
+    point : its knobs and their values.
+    knobs : all that the sweep varies.
+    seed : the one that is not named.
+    number : what the name begins with.
+    """
+    short = labels(knobs)
+    parts = [number] * bool(number) + [
+        f"{short[knob]}={text(value)}"
+        for knob, value in point.items()
+        if knob != SEED or value != seed
+    ]
+    found = re.sub(r"[^\w.+,=-]+", "_", re.sub(r"\s+", "", ",".join(parts)))
+    found = found.strip("_") or "base"
+    return found if len(found) <= _LONGEST else distinct(found, point)
+
+
+def distinct(name: str, point: Mapping[str, Any]) -> str:
+    """The name ended by a mark of the point, within the length allowed."""
+    text = repr(sorted(point.items()))
+    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{name[: _LONGEST - 9]}-{mark}"
+
+
+def unseeded(name: str) -> str:
+    """The name that trials have in common which differ in their seed only."""
+    parts = [p for p in name.split(",") if not p.startswith("seed=")]
+    return ",".join(parts) or "base"
+
+
+def labels(knobs: Iterable[str]) -> dict[str, str]:
+    """Knobs to short names: the last part, where that tells them apart."""
+    knobs = list(knobs)
+    tails = [knob.rpartition(".")[2] for knob in knobs]
+    return {
+        knob: tail if tails.count(tail) == 1 else knob
+        for knob, tail in zip(knobs, tails, strict=True)
+    }
+
+
+def text(value: Any) -> str:
+    """A knob's value in names and tables."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, tuple | list):
+        return "+".join(map(text, value)) or "none"
+    return str(value) if str(value) else "none"

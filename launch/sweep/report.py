@@ -1,0 +1,282 @@
+"""What a sweep has found: a table, two pictures, and the parent's run.
+
+    trials.csv    a row a trial, all its metrics
+    table.csv     a row a setting: means over seeds, and their deviations
+    parallel.png  the knobs that differ, a line a setting, by score
+    curves.png    the monitored metric over the steps, a line a training
+
+A spread is the sample standard deviation over the seeds.
+"""
+
+import csv
+import io
+import math
+import pathlib
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from launch.sweep import names as names_lib
+from launch.sweep import plan as plan_lib
+from launch.sweep import results, share
+from seg import config as config_lib
+from seg.evaluate.plots import canvas, sweeps
+from seg.images import write
+from seg.train import tracking
+
+_SHOWN = ("dice", "miou", "ap50")  # in the printed table
+_ORDER = ("done", "running", "stopped", "waiting", "failed")
+Row = dict[str, Any]
+
+
+def rows(
+    found: Sequence[results.Result], plan: plan_lib.Plan, *, pooled: bool
+) -> list[Row]:
+    """Rows of the table, the best first.
+
+    pooled: trials that differ in their seed only are one row, with the mean
+    of each metric over those that are done, and its spread as NAME_std.
+    """
+    groups: dict[Any, list[results.Result]] = {}
+    for at, each in enumerate(found):
+        rest = dict(each.trial.changes)
+        if pooled:
+            rest.pop(plan_lib.SEED, None)
+        groups.setdefault(repr(rest) if pooled else at, []).append(each)
+    lower = plan_lib.lower_is_better(plan.base)
+    monitor = plan.base.train.monitor
+    table = [_row(group, plan, pooled) for group in groups.values()]
+
+    def key(row: Row) -> tuple:
+        score = row.get(monitor)
+        if score is None:
+            return 1, _ORDER.index(row["status"].partition(" ")[0])
+        return 0, score if lower else -score
+
+    return sorted(table, key=key)
+
+
+def _row(group: list[results.Result], plan: plan_lib.Plan, pooled: bool) -> Row:
+    first = group[0]
+    done = [each for each in group if each.status == "done"]
+    seeds = pooled and plan_lib.SEED in plan.knobs
+    name = first.trial.name
+    if seeds:
+        name = names_lib.unseeded(name)
+    row: Row = {"trial": name}
+    flat = config_lib.to_flat(plan.config(first.trial))
+    for knob in plan.knobs:
+        if not (seeds and knob == plan_lib.SEED):
+            row[knob] = tracking.text(flat[knob])
+    if seeds:
+        row["seeds"] = len(done)
+    names = dict.fromkeys(name for each in done for name in each.metrics)
+    for name in names:
+        values = [e.metrics[name] for e in done if name in e.metrics]
+        row[name] = statistics.fmean(values)
+        if seeds:
+            row[f"{name}_std"] = (
+                statistics.stdev(values) if len(values) > 1 else math.nan
+            )
+    row["parameters"] = first.n_parameters
+    row["minutes"] = round(sum(each.minutes for each in group), 2)
+    row["status"] = _summary([each.status for each in group])
+    row["error"] = "; ".join(filter(None, (each.why for each in group)))
+    return row
+
+
+def _summary(statuses: list[str]) -> str:
+    if len(set(statuses)) == 1:
+        return statuses[0]
+    return ", ".join(
+        f"{name} {statuses.count(name)}" for name in _ORDER if name in statuses
+    )
+
+
+def text(table: Sequence[Row], plan: plan_lib.Plan) -> str:
+    """The table in Markdown: what differs, and the scores that matter."""
+    monitor = plan.base.train.monitor
+    known = {name for row in table for name in row}
+    scores = [
+        name
+        for name in dict.fromkeys(
+            [monitor, *(f"{s}/{m}" for s in ("val", "test") for m in _SHOWN)]
+        )
+        if name in known
+    ]
+    knobs = [knob for knob in plan.knobs if knob in known]
+    short = names_lib.labels(knobs)
+    counted = [name for name in ("seeds",) if name in known]
+    header = [
+        *(short[knob] for knob in knobs), *counted, *scores, "parameters",
+        "minutes", "status",
+    ]  # fmt: skip
+    lines = [header]
+    for row in table:
+        cells = [str(row[knob]) or "none" for knob in knobs]
+        cells += [str(row[name]) for name in counted]
+        cells += [_cell(row, name) for name in scores]
+        n_parameters = row["parameters"]
+        cells.append("" if n_parameters is None else f"{n_parameters:,}")
+        cells += [f"{row['minutes']:.1f}", row["status"]]
+        lines.append(cells)
+    return _aligned(lines, len(knobs))
+
+
+def _cell(row: Row, name: str) -> str:
+    value, spread = row.get(name), row.get(f"{name}_std", math.nan)
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.3f}" + ("" if math.isnan(spread) else f" ± {spread:.3f}")
+
+
+def _aligned(lines: list[list[str]], n_left: int) -> str:
+    """Markdown; the first n_left columns and the last are texts."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = [*range(n_left), len(widths) - 1]
+    rule = [
+        "-" * width if i in left else "-" * (width - 1) + ":"
+        for i, width in enumerate(widths)
+    ]
+    return "".join(
+        "| "
+        + " | ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        + " |\n"
+        for line in (lines[0], rule, *lines[1:])
+    )
+
+
+def write_csv(path: pathlib.Path, table: Sequence[Row]) -> None:
+    """All columns; what a row does not have is empty."""
+    last = ("parameters", "minutes", "status", "error")
+    names = dict.fromkeys(name for row in table for name in row)
+    names = [*(name for name in names if name not in last), *last]
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    with write.whole(path) as part:
+        part.write_text(buffer.getvalue(), encoding="utf-8")
+
+
+def make(sweep: share.Sweep) -> tuple[str, list[results.Result], list[Any]]:
+    """Writes the files: (table as text, results, files that were written)."""
+    with sweep.lock():
+        found = [
+            results.result(trial, sweep.job(trial)) for trial in sweep.trials()
+        ]
+    pooled = rows(found, sweep.plan, pooled=True)
+    files = [sweep.workdir / name for name in ("table.csv", "trials.csv")]
+    for path, table in (
+        (files[0], pooled),
+        (files[1], rows(found, sweep.plan, pooled=False)),
+    ):
+        write_csv(path, table)
+    if canvas.available():
+        files += _pictures(sweep, found, pooled)
+    return text(pooled, sweep.plan), found, files
+
+
+def _pictures(
+    sweep: share.Sweep, found: Iterable[results.Result], pooled: list[Row]
+) -> list[pathlib.Path]:
+    plan, files = sweep.plan, []
+    monitor = plan.base.train.monitor
+    lower = plan_lib.lower_is_better(plan.base)
+    scored = [row for row in pooled if row.get(monitor) is not None]
+    values = _values(plan, found)
+    knobs = [knob for knob in plan.knobs if knob != plan_lib.SEED]
+    if scored and knobs:
+        short = names_lib.labels(knobs)
+        files.append(sweep.workdir / "parallel.png")
+        sweeps.parallel(
+            files[-1],
+            [
+                {short[knob]: values[row["trial"]][knob] for knob in knobs}
+                for row in scored
+            ],
+            [row[monitor] for row in scored],
+            label=monitor,
+            lower_is_better=lower,
+        )
+    courses: dict[str, list[tuple[list[int], list[float]]]] = {}
+    for each in found:
+        job = sweep.job(each.trial)
+        points = {
+            step: values[monitor]
+            for step, values in results.course(job)
+            if monitor in values
+        }
+        if points:
+            name = names_lib.unseeded((job.training or job).name)
+            line = sorted(points), [points[step] for step in sorted(points)]
+            if line not in courses.setdefault(name, []):
+                courses[name].append(line)
+    if courses:
+        files.append(sweep.workdir / "curves.png")
+        sweeps.courses(files[-1], courses, label=monitor, lower_is_better=lower)
+    return files
+
+
+def _values(
+    plan: plan_lib.Plan, found: Iterable[results.Result]
+) -> dict[str, Mapping[str, Any]]:
+    """All knobs by the name of a row."""
+    return {
+        names_lib.unseeded(each.trial.name): config_lib.to_flat(
+            plan.config(each.trial)
+        )
+        for each in found
+    }
+
+
+class Parent:
+    """The run that the trials' runs are part of: one for a sweep.
+
+    It has the knobs that all trials share as params, the best trial's metrics
+    by the number of trials done, and the files of the report.
+    """
+
+    def __init__(self, sweep: share.Sweep, tags: Mapping[str, str]):
+        self._sweep = sweep
+        self._tags = dict(tags)
+        self.run = ""
+
+    def begin(self) -> None:
+        """Makes the run, or finds it; call it with the sweep's lock held."""
+        tracker = self._start({})
+        self.run = tracker.run
+        tracker.finish("")
+
+    def end(
+        self, found: Sequence[results.Result], files: Iterable[Any], status: str
+    ) -> None:
+        """Adds a report; status: see `Tracker.finish`."""
+        plan = self._sweep.plan
+        scored = [
+            e for e in found if e.status == "done" and e.score is not None
+        ]
+        lower = plan_lib.lower_is_better(plan.base)
+        tags = {"sweep.done": f"{len(scored)} of {len(found)}"}
+        best = None
+        if scored:
+            choose = min if lower else max
+            best = choose(scored, key=lambda each: each.score)
+            tags["sweep.best"] = best.trial.name
+        tracker = self._start(tags)
+        if best:
+            tracker.metrics(len(scored), best.metrics, again=True)
+        for path in files:
+            tracker.artifact(path)
+        tracker.finish(status)
+
+    def _start(self, tags: dict[str, str]) -> tracking.Tracker:
+        sweep = self._sweep
+        tracker = tracking.build(sweep.plan.base.track, sweep.workdir)
+        tracker.start(
+            sweep.plan.base, self._tags | tags, varied=sweep.plan.knobs
+        )
+        return tracker

@@ -1,0 +1,122 @@
+"""What the trials of a sweep have come to, read from their folders."""
+
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+from launch.sweep import plan as plan_lib
+from launch.sweep import work
+from seg import config as config_lib
+from seg import locks
+from seg.train import tracking
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A trial and what it has come to.
+
+    Parameters
+    ----------
+    status : done, running, failed, stopped (a rerun goes on) or waiting.
+    metrics : of the best validation, and of the test; by their names.
+    minutes : wall time of its training, or where that is shared, of what it
+        was scored by.
+    """
+
+    trial: plan_lib.Trial
+    status: str
+    metrics: dict[str, float]
+    score: float | None
+    n_parameters: int | None
+    minutes: float
+    why: str = ""
+
+
+def result(trial: plan_lib.Trial, job: work.Job) -> Result:
+    """What a trial has come to; call it with the sweep's lock held."""
+    metrics, n_parameters = _metrics(job)
+    status, why = _status(job)
+    value = metrics.get(job.config.train.monitor)
+    return Result(
+        trial=trial,
+        status=status,
+        metrics=metrics,
+        score=None if value is None or math.isnan(value) else value,
+        n_parameters=n_parameters,
+        minutes=_minutes(job),
+        why=why,
+    )
+
+
+def score(job: work.Job) -> float | None:
+    """The monitored metric of a job, None where there is none yet."""
+    return _metrics(job)[0].get(job.config.train.monitor)
+
+
+def _metrics(job: work.Job) -> tuple[dict[str, float], int | None]:
+    """(Metrics by name, parameters of the network.)"""
+    about = _json(work.bundle(job) / "model.json").get("meta", {})
+    found = {} if job.training else dict(about.get("metrics", {}))
+    for split in ("val", "test"):
+        if split in job.stages and split in job.state().minutes:
+            found |= _json(job.folder / split / "scores.json")["metrics"]
+    numbers = {
+        name: float(value)
+        for name, value in found.items()
+        if value is not None and name.startswith(("val/", "test/"))
+    }
+    return numbers, about.get("n_parameters")
+
+
+def _minutes(job: work.Job) -> float:
+    spent = job.state().minutes
+    counted = ("val", "test") if job.training else ("train",)
+    return sum(spent.get(stage, 0.0) for stage in counted)
+
+
+def _status(job: work.Job) -> tuple[str, str]:
+    state = job.state()
+    if job.is_done():
+        return "done", ""
+    if _is_held(job):
+        return "running", ""
+    if state.failures:
+        return "failed", state.why
+    if job.training:
+        needs, why = _status(job.training)
+        if needs != "done":
+            return needs, why
+    if (job.folder / "asked.json").exists():
+        return "stopped", ""
+    return "waiting", ""
+
+
+def _is_held(job: work.Job) -> bool:
+    if not job.lock.exists():
+        return False
+    try:
+        with locks.held(job.lock, wait=False):
+            return False
+    except locks.BusyError:
+        return True
+
+
+def course(job: work.Job) -> list[tuple[int, dict[str, float]]]:
+    """(Step, values) of all that a job's training has recorded."""
+    folder = (job.training or job).folder
+    spooled = job.config.track.uri.startswith("jsonl:")
+    mark = "run_id" if spooled else "spool.jsonl"
+    if not (folder / mark).exists():
+        return []
+    name = (job.training or job).name
+    track = config_lib.replace(job.config, {"track.run_name": name}).track
+    return tracking.history(tracking.build(track, folder))
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
