@@ -268,7 +268,7 @@ def _find_layout(
     tree = files.open_tree(config.data.path)
     n_found = {
         layout: len(layouts.FINDERS[layout](tree)[0])
-        for layout in ("folders", "dsb2018")
+        for layout in ("folders", "dsb2018", "labelme")
     }
     layout = max(n_found, key=n_found.__getitem__)
     config = config_lib.replace(config, {"data.layout": layout})

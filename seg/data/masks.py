@@ -1,7 +1,8 @@
 """What the numbers of a mask file mean: classes and objects.
 
-`interpret` decides for each mask by its values, `n` being the number of
-classes with the background:
+`interpret` decides for each mask by its values and by `n`, the number of
+classes with the background (`len(config.classes)`). With more than two, values
+are always class ids, never objects; only with two are there object ids:
 
 | values | n = 2 | n > 2 |
 |---|---|---|
@@ -9,6 +10,10 @@ classes with the background:
 | up to n - 1 | class ids | class ids |
 | these and 255, in 8 bits | 255 = not annotated | 255 = not annotated |
 | others | object ids, if hardly any object is in pieces | error |
+
+Whether two objects with the ids 1 and 2 are meant, or two classes, no mask can
+say: name as many classes as the masks have. Colours are no values: the indices
+of a palette are the ids, other colours are refused by `images.read`.
 
 Class ids say nothing of objects: the objects are then the connected regions of
 a class, diagonal steps included. Where a value could mean two things, it is an

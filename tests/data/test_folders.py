@@ -34,6 +34,9 @@ def pairs(*names):
         ("a.tif", "a_cp_masks.tif", "a", ""),
         ("set1/raw.tif", "set1/instances_ids.png", "raw", ""),
         ("images/a.b.png", "masks/a.b.png", "a.b", ""),
+        ("data/src/a.jpg", "data/label/a.npy", "a", ""),
+        ("train/src/a.jpg", "train/label/a_label.npy", "a", "train"),
+        ("a.tif", "a_masks.npy", "a", ""),
         ("images/1_mask.png", "masks/1_mask.png", "1_mask", ""),
     ],
 )  # fmt: skip
@@ -81,7 +84,7 @@ def test_all_that_does_not_match_is_named():
             "images/a.png", "masks/a.png", "images/alone.png",
             "masks/lost.png", "images/twice.png", "images/twice.tif",
             "masks/twice.png", "images/b.czi", "images/m.png", "masks/m.png",
-            "masks/m.tif",
+            "masks/m.tif", "images/n.npy", "masks/n.npz", "masks/a.npy",
         )
     )  # fmt: skip
     found = {defect.file: defect.what for defect in defects}
@@ -90,7 +93,10 @@ def test_all_that_does_not_match_is_named():
         "masks/lost.png": "a mask without an image",
         "images/twice.tif": "the same stem as images/twice.png",
         "masks/m.tif": "the same stem as masks/m.png",
+        "masks/a.png": "the same stem as masks/a.npy",
         "images/b.czi": "not of a format read here",
+        "images/n.npy": "not of a format read here",
+        "masks/n.npz": "not of a format read here",
     }
 
 

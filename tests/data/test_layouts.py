@@ -239,6 +239,75 @@ def test_classes_of_plain_folders(tmp_path):
     assert layouts.scan(of(path, "folders"))[0].load()["classes"].max() == 1
 
 
+def source_004(n=4):
+    """Images in data/src, label arrays in data/label: 0, 1 bead, 2 cell."""
+    content = {}
+    for i in range(n):
+        image = RNG.integers(0, 255, (12, 16), np.uint8)
+        labels = np.zeros((12, 16), np.int32)
+        labels[1:4, 1:4], labels[6:9, 6:9], labels[6:9, 12:] = 1, 2, 2
+        labels[11, i] = 1
+        file = io.BytesIO()
+        np.save(file, labels)
+        content[f"data/src/{i}.jpg"] = encoded(image, "jpeg")
+        content[f"data/label/{i}.npy"] = file.getvalue()
+    return content
+
+
+def test_images_with_label_arrays_as_in_source_004(tmp_path, form):
+    path = put(source_004(), tmp_path, form)
+    three = {"model__n_classes": 3, "classes": ["background", "bead", "cell"]}
+    samples = layouts.scan(of(path, "folders", **three))
+    assert [s.id for s in samples] == ["0", "1", "2", "3"]
+    record = samples[2].load()
+    assert record["classes"].dtype == np.uint8
+    assert record["classes"][11, 2] == 1 and record["classes"][7, 13] == 2
+    assert record["labels"].max() == 4  # parts of each class
+    assert layouts.verify(of(path, "folders", **three)) == []
+    digest = layouts.source_digest(of(path, "folders"))
+    content = source_004()
+    content["data/label/0.npy"] = content["data/label/1.npy"]
+    path = put(content, tmp_path, form)
+    assert layouts.source_digest(of(path, "folders")) != digest
+
+
+def test_a_label_array_that_is_a_pickle_is_listed_and_never_run(tmp_path):
+    content = source_004()
+    file = io.BytesIO()
+    np.save(file, np.array([{"labels": 1}], object), allow_pickle=True)
+    content["data/label/0.npy"] = file.getvalue()
+    content["data/label/1.npy"] = content["data/label/1.npy"][:-1]
+    wide = io.BytesIO()
+    np.save(wide, np.zeros((12, 17), np.uint8))
+    content["data/label/2.npy"] = wide.getvalue()
+    path = put(content, tmp_path, "folder")
+    three = {"model__n_classes": 3, "classes": ["a", "b", "c"]}
+    found = {d.file: d for d in layouts.verify(of(path, "folders", **three))}
+    whats = {
+        "data/label/0.npy": "could run code",
+        "data/label/1.npy": "cut short",
+        "data/label/2.npy": "12x17 px, its image data/src/2.jpg has 12x16",
+    }
+    assert found.keys() == whats.keys()
+    for name, what in whats.items():
+        assert what in found[name].what and found[name].remedy
+
+
+def test_the_indices_of_a_palette_are_class_ids(tmp_path):
+    mask = np.zeros((12, 16), np.uint8)
+    mask[2:5, 2:5], mask[2:5, 9:12], mask[8:10, 2:9] = 1, 2, 3
+    painted = Image.fromarray(mask, "P")
+    painted.putpalette([0, 0, 0, 200, 30, 30, 30, 200, 30, 30, 30, 200])
+    file = io.BytesIO()
+    painted.save(file, "PNG")
+    image = png(RNG.integers(0, 255, (12, 16), np.uint8))
+    content = {"images/a.png": image, "masks/a.png": file.getvalue()}
+    path = put(content, tmp_path, "zip")
+    four = of(path, "folders", model__n_classes=4, classes=list("abcd"))
+    (sample,) = layouts.scan(four)
+    np.testing.assert_array_equal(sample.load()["classes"], mask)
+
+
 def test_drawn_data(monkeypatch):
     knobs = {
         "synthetic.n_train": 3, "synthetic.n_val": 2, "synthetic.n_test": 1,

@@ -52,6 +52,35 @@ def test_class_ids_are_classes_and_touching_classes_are_two_objects():
     assert not truth.labels[8:, 8:].any()
 
 
+def test_with_more_than_two_classes_values_are_classes_never_objects():
+    objects = np.zeros((10, 12), np.uint16)  # of two, or two classes?
+    objects[1:4, 1:4], objects[6:9, 6:9] = 1, 2
+    assert masks.interpret(objects, 2, lossy=False).classes.max() == 1
+    np.testing.assert_array_equal(
+        masks.interpret(objects, 3, lossy=False).classes, objects
+    )
+    objects[0, 11] = 3
+    with pytest.raises(masks.MaskError, match=r"value 3.*3 classes; .*classes"):
+        masks.interpret(objects, 3, lossy=False)
+    assert masks.interpret(objects, 4, lossy=False).classes.max() == 3
+
+
+@pytest.mark.parametrize("n_classes", [3, 4, 6])
+def test_objects_are_the_connected_parts_of_each_class(n_classes):
+    rng = np.random.default_rng(n_classes)
+    mask = np.kron(rng.integers(0, n_classes, (6, 7)), np.ones((3, 3), int))
+    truth = masks.interpret(mask, n_classes, lossy=False)
+    np.testing.assert_array_equal(truth.classes, mask)
+    n_parts = 0
+    for k in range(1, n_classes):
+        parts, n = ndimage.label(mask == k, np.ones((3, 3)))
+        n_parts += n
+        for i in range(1, n + 1):
+            (label,) = np.unique(truth.labels[parts == i])
+            np.testing.assert_array_equal(truth.labels == label, parts == i)
+    assert truth.labels.max() == n_parts
+
+
 def test_ids_beyond_the_classes_are_objects():
     mask = two_squares(0, np.uint16)
     mask[2:8, 2:5], mask[2:8, 5:8], mask[10:18, 12:25] = 7, 9, 300
