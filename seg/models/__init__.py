@@ -12,16 +12,32 @@ the network for prediction with the same weights. Training with dropout hands
 its randomness in: `model(image, rngs=nnx.Rngs(dropout=key))`; a network holds
 none, so a step is a function of its inputs. `config.dtype` is the type of
 the computation; weights and logits are float32 always.
+
+With `config.deep_supervision` a network that has inner heads also gives, in
+training, "aux": a list of their logits [B, H / s, W / s, K], s a power of 2.
+A network without them, or without another knob, refuses it by ConfigError.
 """
 
 from flax import nnx
 
 from seg import config as config_lib
-from seg.models import unet
+from seg.models import (
+    attention_unet,
+    convnext_unet,
+    fcn8,
+    residual_unet,
+    unet,
+    unet_plusplus,
+)
 
 MODELS: dict[str, type[nnx.Module]] = {
     "unet": unet.UNet,
     "unet_small": unet.UNetSmall,
+    "attention_unet": attention_unet.AttentionUNet,
+    "unet_plusplus": unet_plusplus.UNetPlusPlus,
+    "residual_unet": residual_unet.ResidualUNet,
+    "fcn8": fcn8.FCN8,
+    "convnext_unet": convnext_unet.ConvNeXtUNet,
 }
 
 

@@ -204,7 +204,7 @@ def test_a_forward_pass_is_a_function_of_its_inputs():
 
 
 # ------------------------------------------------------------------- knobs
-@pytest.mark.parametrize("name", sorted(models.MODELS))
+@pytest.mark.parametrize("name", ["unet", "unet_small"])
 @pytest.mark.parametrize("stem", [None, 1, 2])
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_any_multiple_of_the_stride_goes_through(name, stem, depth):

@@ -1,0 +1,14 @@
+"""A network says which knobs it has not, instead of passing them over."""
+
+from seg import config as config_lib
+
+
+def knobs(config: config_lib.Model, *names: str) -> None:
+    """Raises ConfigError where one of these knobs is not left as it is."""
+    for name in names:
+        value = getattr(config, name)
+        if value != getattr(config_lib.Model(), name):
+            raise config_lib.ConfigError(
+                f"model.{name}={value}: {config.name} has no such choice; "
+                "leave the knob out"
+            )
