@@ -63,6 +63,12 @@ class Predict:
     overlap: float = knob(
         0.25, "least overlap of two windows, share of a side", BELOW_ONE
     )
+    blend: str = knob(
+        "cosine",
+        "where windows overlap: cosine = averaged, less towards a border; "
+        "mean = averaged alike; last = the later one's",
+        ("cosine", "mean", "last"),
+    )
     batch_size: int = knob(4, "windows in a batch", POSITIVE)
     tta: int = knob(
         1, "views averaged: 1, 2 (flip), 4 (turns) or 8 (both)", (1, 2, 4, 8)

@@ -1,8 +1,10 @@
 """A whole image from windows: cut, run the network, blend.
 
 Windows (`tiles.windows`) go through the network in batches of one shape, the
-last one filled up with zeros. The outputs are averaged with `tiles.weights`,
-which fade towards a window's border and are never zero. An axis shorter than a
+last one filled up with zeros. Where windows overlap, their outputs are blended:
+averaged with `tiles.weights`, which fade towards a window's border and are
+never zero ("cosine"); averaged alike ("mean"); or the later window's is taken
+("last", which is what a plain paste does). An axis shorter than a
 window is continued on both sides by reflection, as often as it takes.
 
 Rows of windows come in from the top and finished rows go out, so that beyond
@@ -40,6 +42,7 @@ def stitch(
     overlap: float,
     batch_size: int,
     tta: int = 1,
+    blend: str = "cosine",
 ) -> np.ndarray:
     """Runs a network over an image of any size.
 
@@ -52,6 +55,7 @@ def stitch(
     batch_size : windows in a call of `run`.
     tta : views of a window that are averaged: 1, 2 (mirrored), 4 (turned) or
         8 (both).
+    blend : "cosine", "mean" or "last".
 
     Returns
     -------
@@ -66,6 +70,7 @@ def stitch(
         overlap=overlap,
         batch_size=batch_size,
         tta=tta,
+        blend=blend,
     )
     return collect(stream, shape)
 
@@ -91,6 +96,7 @@ def strips(
     overlap: float,
     batch_size: int,
     tta: int = 1,
+    blend: str = "cosine",
     start: int = 0,
     by_rows: bool = False,
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -111,7 +117,7 @@ def strips(
     outputs = itertools.chain.from_iterable(
         _run(windows, run, batch_size, tta) for windows in batches
     )
-    sums = _Strip(shape, window, lefts, tops[0])
+    sums = _Strip(shape, window, lefts, tops[0], blend)
     for top, below in itertools.pairwise([*tops, shape[0]]):
         for left in lefts:
             sums.add(left, next(outputs))
@@ -124,9 +130,17 @@ class _Strip:
     """Weighted sums for `window` rows of the result, from `top` down."""
 
     def __init__(
-        self, shape: tuple[int, int], window: int, lefts: np.ndarray, top: int
+        self,
+        shape: tuple[int, int],
+        window: int,
+        lefts: np.ndarray,
+        top: int,
+        blend: str,
     ):
-        self.weights = tiles.weights(window).astype(np.float64)[..., None]
+        fades = blend == "cosine"
+        weights = tiles.weights(window) if fades else np.ones((window, window))
+        self.weights = weights.astype(np.float64)[..., None]
+        self.overwrites = blend == "last"
         self.inside = [_inside(length, window) for length in shape]
         # The same for each row of windows, so summed once.
         self.row_norm = np.zeros((window, max(shape[1], window), 1))
@@ -141,7 +155,11 @@ class _Strip:
         window, width, _ = self.norm.shape
         if self.sums is None:
             self.sums = np.zeros((window, width, output.shape[-1]))
-        self.sums[:, left : left + window] += self.weights * output
+        if self.overwrites:
+            here = slice(left, left + window)
+            self.sums[:, here] = self.norm[:, here] * output
+        else:
+            self.sums[:, left : left + window] += self.weights * output
 
     def finish(self, bottom: int) -> np.ndarray:
         """The rows above `bottom`, float32; the strip then starts there."""

@@ -75,6 +75,32 @@ def test_windows_are_averaged_with_their_weights():
     np.testing.assert_allclose(found, total / norm, rtol=1e-6)
 
 
+@pytest.mark.parametrize("blend", ["mean", "last"])
+def test_windows_are_averaged_alike_or_the_last_one_stays(blend):
+    image, window, overlap = noise(45, 61, 2), 16, 0.4
+
+    def network(batch):
+        ramp = np.arange(window * window).reshape(window, window, 1)
+        return batch * ramp
+
+    total, norm = np.zeros((45, 61, 2)), np.zeros((45, 61, 1))
+    for row, col in tiles.windows((45, 61), window, overlap):
+        at = slice(row, row + window), slice(col, col + window)
+        if blend == "last":
+            total[at], norm[at] = 0, 0
+        total[at] += network(image[at][None])[0]
+        norm[at] += 1
+    found = stitch.stitch(
+        image,
+        network,
+        window=window,
+        overlap=overlap,
+        batch_size=4,
+        blend=blend,
+    )
+    np.testing.assert_allclose(found, total / norm, rtol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 3), (7, 16), (9, 30)])
 def test_short_axes_are_continued_by_reflection(shape):
     image, window, seen = noise(*shape, 1), 16, []
