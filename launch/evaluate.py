@@ -2,11 +2,14 @@
 
 python -m launch.evaluate --workdir=runs/demo [--split=test]
 python -m launch.evaluate --model=BUNDLE --experiment=FILE --out=DIR
+python -m launch.evaluate --model=runs/demo/snapshots --out=DIR
 
 The scores, with 95 % intervals, are printed and written with overlays, the
 objects and a table by image into WORKDIR/test (or --out), and recorded in the
 run that was trained there, with the model and the settings of prediction as
 tags; the files of another split than test lie there in a folder of its name.
+Several models, as the snapshots of a run or BUNDLE,BUNDLE, are scored as their
+mean.
 Exit status: 0 done, 2 bad input.
 """
 
@@ -62,10 +65,12 @@ def main(argv: list[str]) -> int:
         raise config_lib.UserError(
             "where shall the results go? give --out=DIR with --model"
         )
-    found = bundle.load(seg.find(FLAGS.model or workdir))
+    found, *others = map(bundle.load, seg.find_all(FLAGS.model or workdir))
     config = _config(found.config, workdir)
     # JAX, as in the validations: scores compare, whatever is installed here
-    predict = predictor.Predictor(found, config.predict, engine="jax")
+    predict = predictor.Predictor(
+        found, config.predict, engine="jax", others=others
+    )
     data = run.records_of(config, FLAGS.tiles)
     split = FLAGS.split
     out = pathlib.Path(FLAGS.out or workdir / split)
@@ -86,7 +91,7 @@ def main(argv: list[str]) -> int:
         ),
         folder=out,
         n_overlays=config.track.n_overlays,
-        settings=_settings(found, config),
+        settings=_settings([found, *others], config),
     )
     table = {config.model.name: scores}
     if FLAGS.baseline:
@@ -100,12 +105,12 @@ def main(argv: list[str]) -> int:
 
 
 def _settings(
-    found: "bundle.Bundle", config: config_lib.Config
+    found: list["bundle.Bundle"], config: config_lib.Config
 ) -> dict[str, Any]:
     """What the scores were measured with: the model, and how it predicted."""
-    from seg.predict import bundle
+    from seg.predict import ensemble
 
-    return {"model": bundle.digest(found)} | {
+    return {"model": ensemble.digest(found)} | {
         f"predict.{name}": value
         for name, value in dataclasses.asdict(config.predict).items()
     }

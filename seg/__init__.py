@@ -1,7 +1,8 @@
 """seg: segmentation of microscopy images.
 
     import seg
-    predictor = seg.load("runs/demo")     # a run, a bundle or an MLflow URI
+    predictor = seg.load("runs/demo")     # a run, a bundle or an MLflow URI,
+                                          # or several: the mean of models
     found = predictor("cells.tif")        # a path or an array
     found.labels, found.classes, found.table
 
@@ -38,21 +39,41 @@ def load(name: str | pathlib.Path, **settings: typing.Any) -> "Predictor":
 
     Parameters
     ----------
-    name : what `find` takes.
+    name : what `find_all` takes; several models are one, their mean.
     settings : fields of `config.Predict` to change, as `tta=8`.
 
     Raises
     ------
     config.UserError
-        where there is no such model, it is damaged, or a setting is wrong.
+        where there is no such model, it is damaged, or a setting is wrong,
+        and where models of several do not fit together.
     """
     from seg import config
     from seg.predict import bundle, predictor
 
-    found = bundle.load(find(name))
+    found, *others = map(bundle.load, find_all(name))
     changes = {f"predict.{field}": value for field, value in settings.items()}
     predict = config.replace(found.config, changes).predict
-    return predictor.Predictor(found, predict)
+    return predictor.Predictor(found, predict, others=others)
+
+
+def find_all(name: str | pathlib.Path) -> list[pathlib.Path]:
+    """The folders of the bundles of one model, or of several.
+
+    Parameters
+    ----------
+    name : what `find` takes; several with commas between; or a folder of
+        bundles, as the `snapshots` of a workdir.
+    """
+    folder = pathlib.Path(name).expanduser()
+    if "," in str(name) and not folder.exists():
+        parts = str(name).split(",")
+        return [path for part in parts for path in find_all(part.strip())]
+    own = folder / "model.json", folder / "bundle" / "model.json"
+    inside = [path.parent for path in folder.glob("*/model.json")]
+    if inside and not any(path.is_file() for path in own):
+        return sorted(inside)
+    return [find(name)]
 
 
 def find(name: str | pathlib.Path) -> pathlib.Path:

@@ -45,7 +45,7 @@ def predict(inputs: list[str]) -> int:
     all: objects.csv. The same command, run again, skips what is finished.
     """
     from seg.images import formats
-    from seg.predict import bulk, bundle, engine
+    from seg.predict import bulk, bundle, engine, ensemble
     from seg.train import stop
 
     if not inputs:
@@ -57,14 +57,14 @@ def predict(inputs: list[str]) -> int:
                 config_lib.unknown("format", name, formats.FORMATS)
             )
     out = pathlib.Path(_given("out", "DIR")).expanduser().absolute()
-    folder = seg.find(_given("model", "MODEL"))
+    folders = seg.find_all(_given("model", "MODEL"))
     images = bulk.expand(inputs, out)
-    model = bundle.load(folder)
-    config = config_lib.replace(model.config, flags.overrides())
+    models = [bundle.load(folder) for folder in folders]
+    config = config_lib.replace(models[0].config, flags.overrides())
     config_lib.check(config)
     settings = {
         "seg": seg.__version__,
-        "model": bundle.digest(model),
+        "model": ensemble.digest(models),
         "engine": engine.choose(FLAGS.engine),
         "predict": dataclasses.asdict(config.predict),
     }
@@ -74,12 +74,14 @@ def predict(inputs: list[str]) -> int:
             from seg.predict.predictor import Predictor
 
             use = Predictor(
-                model,
+                models[0],
                 config.predict,
+                others=models[1:],
                 engine=FLAGS.engine,
                 on_batch=signals.check,
             )
-            bundle.keep(folder, use.bundle)
+            for folder, used in zip(folders, use.bundles, strict=True):
+                bundle.keep(folder, used)
             return use
 
         try:
@@ -103,7 +105,12 @@ def predict(inputs: list[str]) -> int:
 
 
 def _predict_flags() -> None:
-    absl_flags.DEFINE_string("model", None, "name, folder or URI of the model")
+    absl_flags.DEFINE_string(
+        "model",
+        None,
+        "name, folder or URI of the model; of several, with commas between, "
+        "the mean",
+    )
     absl_flags.DEFINE_string("out", None, "folder for the results")
     absl_flags.DEFINE_string(
         "formats",

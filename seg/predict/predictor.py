@@ -13,7 +13,7 @@ import dataclasses
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from seg import config as config_lib
 from seg import images, normalize, tiles
 from seg.images import formats, read, resize, slide
-from seg.predict import blobs, stitch
+from seg.predict import blobs, ensemble, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
 
@@ -58,7 +58,7 @@ class Segmentation:
 
 
 class Predictor:
-    """Segments images with one model.
+    """Segments images with one model, or with the mean of several.
 
     Parameters
     ----------
@@ -66,7 +66,8 @@ class Predictor:
     predict : settings; by default those of the bundle.
     engine : what runs the network, a name of `seg.predict.engine`. Some need
         the model as a graph; where the bundle has none, it is made, and is in
-        `Predictor.bundle`.
+        `Predictor.bundles`, whose first is `Predictor.bundle`.
+    others : more models, whose probabilities are averaged with the first's.
     on_batch : called before each batch of windows; may raise to stop.
     """
 
@@ -76,8 +77,11 @@ class Predictor:
         predict: config_lib.Predict | None = None,
         *,
         engine: str = "auto",
+        others: Sequence[bundle_lib.Bundle] = (),
         on_batch: Callable[[], None] = lambda: None,
     ):
+        bundles = [bundle, *others]
+        ensemble.check(bundles)
         config = bundle.config
         if predict is not None:
             config = dataclasses.replace(config, predict=predict)
@@ -86,14 +90,14 @@ class Predictor:
         name = engines.choose(engine)
         if name in engines.MODULES:
             try:
-                bundle = _with_graph(bundle)
+                bundles = [_with_graph(one) for one in bundles]
             except config_lib.UserError as error:
                 if engine != "auto":
                     raise
                 _LOG.warning("%s; JAX runs the network", error)
                 name = "jax"
-        self.bundle = bundle
-        self._engine = _engine(bundle, name)
+        self.bundle, self.bundles = bundles[0], bundles
+        self._engine = ensemble.joined([_engine(one, name) for one in bundles])
         self._on_batch = on_batch
         self._tile = config.predict.tile
 
@@ -247,6 +251,7 @@ class Predictor:
             # An image of few windows does not fill a batch.
             batch_size=min(predict.batch_size, 1 << (n - 1).bit_length()),
             tta=predict.tta,
+            blend=predict.blend,
             **kwargs,
         )
 
