@@ -15,6 +15,7 @@ import numpy as np
 from seg.data.masks import Region
 
 DISC = 5.0  # px, the radius of a point, as LabelMe's own converters draw it
+_AT_ONCE = 1 << 18  # pairs of sides
 _BEYOND = 1.0  # px that a corner may lie outside; it is then cut off
 
 
@@ -35,10 +36,7 @@ def polygon(points: np.ndarray, shape: tuple[int, int]) -> Region:
             f"a polygon that crosses itself (sides {one} and {other}); draw "
             "it again, or in two parts of one group"
         )
-    from skimage import draw  # slow to import, and few layouts need it
-
-    at = points[:, ::-1] - 0.5
-    return _region(*draw.polygon(at[:, 0], at[:, 1], shape))
+    return _filled(points, shape)
 
 
 def rectangle(points: np.ndarray, shape: tuple[int, int]) -> Region:
@@ -129,25 +127,100 @@ def _check_bounds(points: np.ndarray, shape: tuple[int, int]) -> None:
 def _crossing(points: np.ndarray) -> tuple[int, int] | None:
     """The numbers (from 1) of two sides that cross, if any do.
 
-    Sides that only touch, or lie on each other, do not cross.
+    Sides that only touch, or lie on each other, do not cross. Compared are
+    those that share a row: few, where a long outline has short sides.
     """
-    start, end = points, np.roll(points, -1, axis=0)
-    along = end - start
-    for i in range(len(points) - 2):
-        of_ends = _side(along[i], start[i], end[i + 1 :])
-        of_starts = _side(along[i], start[i], start[i + 1 :])
-        own = _side(along[i + 1 :], start[i + 1 :], start[i])
-        own_end = _side(along[i + 1 :], start[i + 1 :], end[i])
-        crossed = (of_starts * of_ends < 0) & (own * own_end < 0)
-        if crossed.any():
-            return i + 1, int(i + 2 + crossed.argmax())
+    ends = np.stack([points, np.roll(points, -1, axis=0)])
+    number = np.argsort(ends[..., 1].min(0))
+    start, end = ends[:, number]
+    top, bottom = np.sort(ends[:, number, 1], axis=0)
+    n_shared = np.searchsorted(top, bottom, "right") - np.arange(len(top)) - 1
+    block = np.cumsum(n_shared) // _AT_ONCE
+    cuts = np.flatnonzero(np.diff(block)) + 1
+    for part in np.split(np.arange(len(top)), cuts):
+        which, offset = _expanded(n_shared[part])
+        i = part[which]
+        j = i + 1 + offset
+        a, b, c, d = start[i], end[i], start[j], end[j]
+        apart = (_side(a, b, c) * _side(a, b, d) < 0) & (
+            _side(c, d, a) * _side(c, d, b) < 0
+        )
+        if apart.any():
+            k = apart.argmax()
+            one, other = sorted((int(number[i[k]]), int(number[j[k]])))
+            return one + 1, other + 1
     return None
 
 
-def _side(along: np.ndarray, start: np.ndarray, point: np.ndarray):
-    """On which side of a line points lie: -1, 0 or 1."""
-    to = point - start
-    return np.sign(along[..., 0] * to[..., 1] - along[..., 1] * to[..., 0])
+def _side(a: np.ndarray, b: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """On which side of the lines from a to b points lie: -1, 0 or 1."""
+    along, to = b - a, point - a
+    return np.sign(along[:, 0] * to[:, 1] - along[:, 1] * to[:, 0])
+
+
+def _expanded(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of sum(counts) entries: whose each is, and the how many-th of them."""
+    whose = np.repeat(np.arange(len(counts)), counts)
+    first = np.cumsum(counts) - counts
+    return whose, np.arange(len(whose)) - first[whose]
+
+
+def _filled(points: np.ndarray, shape: tuple[int, int]) -> Region:
+    """The pixels of `skimage.draw.polygon2mask`, in a moment.
+
+    That tries every pixel on every side: 14 s for an outline of 5,000 points
+    and 900 px. Here each row is filled between the places where sides cross
+    it; a side has the row of its upper end, not that of its lower one.
+    """
+    at = points - 0.5  # middles of pixels are whole numbers now
+    start, end = at, np.roll(at, -1, axis=0)
+    upwards = start[:, 1:] > end[:, 1:]
+    (x0, y0), (x1, y1) = (
+        np.where(upwards, end, start).T,
+        np.where(upwards, start, end).T,
+    )
+    first, last = (
+        np.clip(np.ceil(y), 0, shape[0]).astype(int) for y in (y0, y1)
+    )
+    side, offset = _expanded(last - first)
+    row = first[side] + offset
+    # the product first: exact where corners lie on a grid
+    beyond = (row - y0[side]) * (x1 - x0)[side] / (y1 - y0)[side]
+    x = x0[side] + beyond
+    order = np.lexsort((x, row))
+    row, x = row[order], x[order]
+    spans = np.concatenate(
+        [
+            np.stack([row[::2], x[::2], x[1::2]], -1),
+            # edges count: also level ones, and corners at the lower end
+            np.stack([y0, np.minimum(x0, x1), np.maximum(x0, x1)], -1)[
+                y0 == y1
+            ],
+            np.stack([y1, x1, x1], -1),
+        ]
+    )
+    return _painted(spans, shape)
+
+
+def _painted(spans: np.ndarray, shape: tuple[int, int]) -> Region:
+    """Pixels whose middles are in spans [N, 3] of (row, from, to), inclusive.
+
+    Spans between two rows paint nothing.
+    """
+    inside = (spans[:, 0] >= 0) & (spans[:, 0] < shape[0])
+    spans = spans[inside & (spans[:, 0] == np.round(spans[:, 0]))]
+    rows = spans[:, 0].astype(int)
+    starts = np.clip(np.ceil(spans[:, 1]), 0, shape[1]).astype(int)
+    stops = np.clip(np.floor(spans[:, 2]) + 1, 0, shape[1]).astype(int)
+    (real,) = np.nonzero(starts < stops)
+    if not len(real):
+        return Region(0, 0, np.zeros((0, 0), bool))
+    rows, starts, stops = rows[real], starts[real], stops[real]
+    top, left = int(rows.min()), int(starts.min())
+    steps = np.zeros((rows.max() - top + 1, stops.max() - left + 1), np.int32)
+    np.add.at(steps, (rows - top, starts - left), 1)
+    np.add.at(steps, (rows - top, stops - left), -1)
+    return Region(top, left, np.cumsum(steps, axis=1)[:, :-1] > 0)
 
 
 def _disc(middle: np.ndarray, radius: float, shape: tuple[int, int]) -> Region:
@@ -158,12 +231,3 @@ def _disc(middle: np.ndarray, radius: float, shape: tuple[int, int]) -> Region:
     y = np.arange(low[1], high[1]) + 0.5 - middle[1]
     inside = np.hypot(x[None], y[:, None]) <= radius
     return Region(int(low[1]), int(low[0]), inside)
-
-
-def _region(rows: np.ndarray, cols: np.ndarray) -> Region:
-    if not rows.size:
-        return Region(0, 0, np.zeros((0, 0), bool))
-    top, left = int(rows.min()), int(cols.min())
-    inside = np.zeros((rows.max() - top + 1, cols.max() - left + 1), bool)
-    inside[rows - top, cols - left] = True
-    return Region(top, left, inside)
