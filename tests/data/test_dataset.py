@@ -155,7 +155,8 @@ def test_images_share_the_widest_dtype_and_keep_their_own_statistics(raw):
             record = records.get(split, i)
             assert record["image"].dtype == np.float32
             found[record["id"][-1]] = record
-    limits = [found[str(i)]["stats"][0, -1] for i in range(6)]
+    limit = normalize.COLUMNS.index("limit")
+    limits = [found[str(i)]["stats"][0, limit] for i in range(6)]
     assert limits == [255, 255, 255, 65535, 1, 255]
     for i, record in found.items():
         path = next((raw / "raw" / "images").glob(f"im{i}.*"))
