@@ -198,3 +198,79 @@ def test_the_average_keeps_dtypes_copies_counters_and_fixed_points():
     assert ema["w"].dtype == jnp.bfloat16
     np.testing.assert_array_equal(ema["w"], tree["w"])
     assert int(ema["n"]) == 4
+
+
+# ------------------------------------------------- the mended paper's parts
+def test_each_tensors_gradient_has_norm_1_before_the_momentum():
+    """Source 004's: rate 1e-3, momentum .9, Nesterov."""
+    rate, mu = 1e-3, 0.9
+    found = run(
+        knobs(
+            name="sgd", learning_rate=rate, momentum=mu, unit_gradients=True,
+            clip_norm=1e-3,
+        ),
+        3,
+    )  # fmt: skip
+    true = {}
+    for name, g in GRADS.items():
+        unit = g / np.sqrt((g**2).sum())
+        p, v = PARAMS[name].copy(), 0
+        for _ in range(3):
+            v = mu * v + unit
+            p = p - rate * (unit + mu * v)
+        true[name] = p
+    assert_close(found, true)
+
+
+@pytest.mark.parametrize("factor", [1e-15, 1e15])
+def test_a_gradient_of_any_size_becomes_1_and_none_stays_none(factor):
+    tx = optim.unit_gradients()
+    grads = {k: jnp.float32(factor * g) for k, g in GRADS.items()}
+    grads["none"] = jnp.zeros((2, 2))
+    found, _ = tx.update(grads, tx.init(grads))
+    for name, g in GRADS.items():
+        unit = g / np.sqrt((g**2).sum())
+        np.testing.assert_allclose(found[name], unit, rtol=1e-5)
+    np.testing.assert_array_equal(found["none"], np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("n_cycles", [2, 3, 7])
+@pytest.mark.parametrize("n_warm", [0, 4])
+def test_each_cycle_is_a_cosine_and_the_first_warms_up(n_cycles, n_warm):
+    n, peak = 40, 0.3
+    settings = config.Optim(
+        learning_rate=peak, warmup_frac=n_warm / n, cycles=n_cycles
+    )
+    ends = optim.cycle_ends(settings, n)
+    assert len(ends) == n_cycles and ends[-1] == n
+    assert max(np.diff([0, *ends])) - min(np.diff([0, *ends])) <= 1
+    found = rates(settings, n)
+    for a, b in zip([0, *ends], ends, strict=False):
+        start = a or n_warm
+        for t in range(a, b):
+            true = peak * (1 + math.cos(math.pi * (t - start) / (b - start)))
+            true = peak * (t + 1) / (n_warm + 1) if t < n_warm else true / 2
+            assert found[t] == pytest.approx(true, rel=1e-4)
+
+
+def test_one_cycle_has_no_snapshots():
+    assert optim.cycle_ends(config.Optim(), 10) == []
+
+
+@pytest.mark.parametrize(("n_cycles", "warmup"), [(11, 0.0), (4, 0.25)])
+def test_a_cycle_without_a_step_is_refused(n_cycles, warmup):
+    settings = config.Optim(cycles=n_cycles, warmup_frac=warmup)
+    with pytest.raises(config.ConfigError, match=f"optim.cycles={n_cycles}"):
+        optim.schedule(settings, 10)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_parts_rate_scales_its_whole_update(name):
+    settings = knobs(name=name, learning_rate=0.1, weight_decay=0.5)
+    whole = run(settings, 1)
+    parts = run(dataclasses.replace(settings, rates=("kernel=0.25",)), 1)
+    np.testing.assert_array_equal(parts["bias"], whole["bias"])
+    moved = PARAMS["kernel"] + 0.25 * (whole["kernel"] - PARAMS["kernel"])
+    np.testing.assert_allclose(parts["kernel"], moved, rtol=1e-6)
+    still = run(dataclasses.replace(settings, rates=("kernel=0",)), 4)
+    np.testing.assert_array_equal(still["kernel"], PARAMS["kernel"])
