@@ -13,14 +13,18 @@ Exit status: 0 done, or the rest is done by other processes; 2 bad input; 3
 some trials failed; 33 stopped by a signal: the same command goes on.
 """
 
+import dataclasses
 import json
+import pathlib
+import sys
+import tempfile
 import time
 from typing import Any
 
 from absl import flags
 
 from launch.sweep import plan as plan_lib
-from launch.sweep import report, search, share
+from launch.sweep import report, search, share, work
 from seg import config as config_lib
 from seg import flags as seg_flags
 from seg.train import stop, tracking
@@ -68,6 +72,7 @@ def main(argv: list[str]) -> int:
         "sweep.experiment": FLAGS.experiment,
     }
     with stop.Signals() as signals:
+        _preflight(sweep, signals)
         sweep.open(about)
         parent = report.Parent(sweep, tags)
         with sweep.lock():
@@ -115,6 +120,32 @@ def _seeds() -> list[int]:
 def _plain(swept: Any) -> Any:
     """SWEEP as JSON has it, to compare with that of a file."""
     return json.loads(json.dumps(swept))
+
+
+def _preflight(sweep: share.Sweep, signals: stop.Signals) -> None:
+    """Raises ConfigError for a trial that could not begin, before any does."""
+    if sweep.has_begun():
+        return
+    configs = [
+        config_lib.replace(config, {"track.uri": ""})
+        for config in sweep.plan.samples()
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        file, output = (
+            pathlib.Path(folder, "asked"),
+            pathlib.Path(folder, "out"),
+        )
+        file.write_text(json.dumps([dataclasses.asdict(c) for c in configs]))
+        status = work.Children().run(
+            [sys.executable, "-m", "launch.sweep.preflight", str(file)],
+            output,
+            # whatever devices there are, they are for the trainings
+            {"JAX_PLATFORMS": "cpu"},
+        )
+        signals.check()
+        if status:
+            lines = output.read_text().strip().split("\n")
+            raise config_lib.ConfigError(lines[-1].removeprefix("error: "))
 
 
 def _environments(config: config_lib.Config) -> list[dict[str, str]]:

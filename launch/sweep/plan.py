@@ -76,6 +76,16 @@ class Plan:
         """The whole config of a trial."""
         return config_lib.replace(self.base, trial.changes)
 
+    def samples(self) -> list[config_lib.Config]:
+        """Configs in which each value of a knob is seen once, at least."""
+        if not self.search:
+            return [self.config(trial) for trial in self.trials]
+        return [
+            config_lib.replace(self.base, {knob: value})
+            for knob, values in self.search.space.items()
+            for value in (values if isinstance(values, list) else values[1:])
+        ]
+
     def training(self, trial: Trial) -> Trial:
         """What a trial needs to be trained, where trainings are shared."""
         changes = {

@@ -101,6 +101,13 @@ class Sweep:
                 f"({'; '.join(lines)}); use another workdir"
             )
 
+    def has_begun(self) -> bool:
+        """Whether no trial is new here, as far as can be known."""
+        return bool(self._read()) and all(
+            (job.folder / "asked.json").exists()
+            for job in ([] if self.plan.search else self.jobs())
+        )
+
     def trials(self) -> list[plan_lib.Trial]:
         """The trials so far."""
         if not self.plan.search:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,9 +171,8 @@ def _ticks(ax: Any, x: float, axis: _Axis, *, left: bool) -> None:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return ", ".join(map(str, value)) or "none"
-    text = str(value) or "none"
-    return text if len(text) <= 26 else f"{text[:25]}…"
+        value = ", ".join(map(str, value))
+    return textwrap.fill(str(value) or "none", 24)
 
 
 def _colours(scores: Sequence[float], lower_is_better: bool) -> list[Any]:

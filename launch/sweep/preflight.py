@@ -1,0 +1,44 @@
+"""Whether networks, losses and optimisers of configs can be built: FILE.json.
+
+python -m launch.sweep.preflight FILE.json, a list of configs. In a process of
+its own, since it loads JAX, which takes a GPU whole. Exit status: 0, or 2 and
+one line.
+"""
+
+import json
+import pathlib
+import sys
+
+from seg import config as config_lib
+from seg import flags as seg_flags
+
+
+def check(config: config_lib.Config) -> None:
+    """Raises ConfigError where a training of this config would not begin."""
+    from flax import nnx
+
+    from seg import models
+    from seg.train import losses, optim, parts
+
+    network = nnx.eval_shape(lambda: models.build(config.model, nnx.Rngs(0)))
+    losses.check_terms(config.loss, config.model.n_classes)
+    optim.build(config.optim, 100)
+    rates = parts.parse(config.optim.rates)
+    parts.check(rates, nnx.state(network, nnx.Param))
+
+
+def main() -> int:
+    """Checks each distinct one."""
+    texts = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    configs = [config_lib.from_json(json.dumps(text)) for text in texts]
+    seen = {(c.model, c.loss, c.optim): c for c in configs}
+    for config in seen.values():
+        try:
+            check(config)
+        except config_lib.UserError as error:
+            return seg_flags.fail(f"SWEEP: {error}")
+    return seg_flags.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
