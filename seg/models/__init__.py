@@ -25,14 +25,21 @@ from seg.models import (
     attention_unet,
     convnext_unet,
     fcn8,
+    mobilenet_unet,
     residual_unet,
+    segnet,
     unet,
     unet_plusplus,
+    xception_unet,
 )
 
 MODELS: dict[str, type[nnx.Module]] = {
     "unet": unet.UNet,
     "unet_small": unet.UNetSmall,
+    "segnet": segnet.SegNet,
+    "segnet_indices": segnet.SegNetIndices,
+    "xception_unet": xception_unet.XceptionUNet,
+    "mobilenet_unet": mobilenet_unet.MobileNetUNet,
     "attention_unet": attention_unet.AttentionUNet,
     "unet_plusplus": unet_plusplus.UNetPlusPlus,
     "residual_unet": residual_unet.ResidualUNet,

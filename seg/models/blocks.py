@@ -220,6 +220,10 @@ class BatchNorm(nnx.Module):
             self.use_running_average = use_running_average
         return kwargs
 
+    def keras_weights(self) -> list[nnx.Variable]:
+        """The layer's weights in Keras' order."""
+        return [self.scale, self.bias, self.mean, self.var]
+
     def __call__(self, x: Array) -> Array:
         scale, bias = self.scale[...], self.bias[...]
         if self.use_running_average:
@@ -233,11 +237,16 @@ class BatchNorm(nnx.Module):
 
 
 def norm(
-    kind: str, n: int, rngs: nnx.Rngs, *, dtype: jnp.dtype
+    kind: str,
+    n: int,
+    rngs: nnx.Rngs,
+    *,
+    dtype: jnp.dtype,
+    momentum: float = 0.9,
 ) -> Callable[[Array], Array]:
     """The normalisation that `model.norm` names, for n channels."""
     if kind == "batch":
-        return BatchNorm(n, rngs)
+        return BatchNorm(n, rngs, momentum=momentum)
     if kind == "group":
         groups = next(g for g in (8, 4, 2, 1) if n % g == 0)
         return nnx.GroupNorm(n, num_groups=groups, dtype=dtype, rngs=rngs)
@@ -338,6 +347,11 @@ class NearestConv(nnx.Module):
             x @ k[0, 0] + right @ k[0, 1] + down @ k[1, 0] + both @ k[1, 1],
         )
         return add_bias(depth_to_space(jnp.concatenate(phases, -1)), bias)
+
+
+def centred(image: Array) -> Array:
+    """From [0, 1] to [-1, 1], which encoders of Keras are trained on."""
+    return 2.0 * image.astype(jnp.float32) - 1.0
 
 
 @functools.cache
