@@ -67,7 +67,7 @@ def _hinge(logits, mask, truth, loss: config.Loss):
     x = 1 - jnp.where(truth[0], z, -z)
     if loss.hinge == "elu":
         # exp of what is chosen alone: the other's overflow would be NaN
-        return jnp.where(x > 0, x + 1, jnp.exp(jnp.minimum(x, 0)))
+        return jnp.where(x > 0, x + 1, jnp.exp(jnp.where(x > 0, 0, x)))
     return jnp.maximum(x, 0)
 
 
