@@ -360,6 +360,89 @@ def test_a_checkpoint_of_another_network_is_refused_with_its_leaves():
     assert saved()[0] == N_STEPS
 
 
+def test_the_logged_rate_is_the_one_that_a_step_applies():
+    """Source 004's cosine never reached its optimiser."""
+    knobs = config.replace(
+        settings(),
+        {
+            "optim.name": "sgd", "optim.momentum": 0.0, "optim.ema": 0.0,
+            "optim.learning_rate": 0.3, "optim.nesterov": False,
+            "optim.cycles": 2, "optim.warmup_frac": 0.2,
+        },
+    )  # fmt: skip
+    state, train_step = step.create(knobs, N_STEPS, mesh.make())
+    applied = []
+
+    def watched(state, batch):
+        before = jax.device_get(state["params"])
+        state, metrics = train_step(state, batch)
+        moved = jax.tree.map(lambda a, b: a - b, state["params"], before)
+        norm = np.sqrt(sum((d**2).sum() for d in jax.tree.leaves(moved)))
+        applied.append(float(norm / metrics["grad_norm"]))
+        return state, metrics
+
+    history = History()
+    loop.train(job(config=knobs, state=state, step=watched, tracker=history))
+    logged = [rate for _, rate in history.of("train/learning_rate")]
+    assert applied == pytest.approx(logged, rel=1e-2)
+    assert applied[2:6] == sorted(applied[2:6], reverse=True)
+    assert applied[6:] == sorted(applied[6:], reverse=True)
+    assert applied[6] == pytest.approx(0.3, rel=1e-2)
+    assert applied[11] < 0.1 * applied[6]
+
+
+def test_each_cycle_ends_with_a_settled_state_whatever_stops_it():
+    def interrupted(start):
+        for s in range(start, N_STEPS):
+            if s == 5:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch_of(s)
+
+    told = []
+
+    def note(what):
+        return lambda state, *_: told.append((what, int(state["step"])))
+
+    parts = {
+        "cycle_ends": [6, 12],
+        "settle": lambda state, check: note("settle")(state) or state,
+        "on_cycle": lambda state, k: note(f"cycle {k}")(state),
+        "evaluate": lambda state, check: (
+            note("score")(state) or {"val/dice": 0.5}
+        ),
+    }
+    with stop.Signals() as signals, pytest.raises(stop.Interrupted):
+        loop.train(job(batches=interrupted, signals=signals, **parts))
+    first = [("settle", 5), ("score", 5), ("settle", 6), ("cycle 1", 6)]
+    assert told == first
+    loop.train(job(**parts))
+    assert told == [
+        *first,
+        *first[2:],
+        *[("settle", 10), ("score", 10)],
+        *[("settle", 12), ("cycle 2", 12), ("score", 12)],
+    ]
+
+
+def test_a_score_of_averaged_weights_compares_with_such_alone():
+    scores = [0.9, 0.5, 0.4]
+    left, best = list(scores), []
+
+    def settle(state, check):
+        n = np.int32(int(state["step"]) > 5)
+        return state | {"swa": {"n": n}}
+
+    course = loop.train(
+        job(
+            best=best,
+            settle=settle,
+            step=lambda state, batch: made()[1](state | {"swa": None}, batch),
+            evaluate=lambda state, check: {"val/dice": left.pop(0)},
+        )
+    )
+    assert best == [5, 10] and course.best == 0.5 and course.averaged
+
+
 # ---------------------------------------------------- in a process of its own
 
 

@@ -10,7 +10,7 @@ from jax import export
 
 from seg import config, normalize
 from seg.predict.engine import xla
-from seg.train import mesh, step
+from seg.train import losses, mesh, step
 
 PLAIN = {
     "model.width": 4,
@@ -325,3 +325,80 @@ def test_the_prediction_lowers_for_accelerators(platform, name):
     )
     assert program.platforms == (platform,)
     assert program.out_avals[0].shape == (2, 32, 48, 3)
+
+
+# ------------------------------------------------------------- frozen parts
+FROZEN = EVERYTHING | {
+    "optim__rates": ("down=0", "down.1.conv1=0.5"),
+    "optim__weight_decay": 0.1,
+    "train__augment": False,
+}
+
+
+def in_frozen(path):
+    return path[0] == "down" and path[:3] != ("down", 1, "conv1")
+
+
+def test_a_frozen_part_keeps_every_bit_and_the_rest_learns():
+    state, train_step = start(**FROZEN)
+    before = jax.device_get(state)
+    after, _ = run(state, train_step, [drawn(seed=s) for s in range(3)])
+    for kind in ("params", "stats"):
+        old = dict(nnx.to_flat_state(before[kind]))
+        for path, value in nnx.to_flat_state(after[kind]):
+            same = np.array_equal(value[...], old[path][...])
+            assert same == in_frozen(path), path
+    averaged = dict(nnx.to_flat_state(after["ema"]["params"]))
+    for path, value in nnx.to_flat_state(after["params"]):
+        assert np.array_equal(value[...], averaged[path][...]) == in_frozen(
+            path
+        )
+    # and costs the optimiser nothing
+    n_learned = len(
+        [p for p, _ in nnx.to_flat_state(after["params"]) if not in_frozen(p)]
+    )
+    moments = [x for x in jax.tree.leaves(after["opt"]) if x.ndim]
+    assert len(moments) == 2 * n_learned
+
+
+def test_a_frozen_norm_uses_its_running_statistics():
+    state, train_step = start(**FROZEN)
+    host, batch = jax.device_get(state), drawn()
+    host["stats"] = jax.tree.map(lambda s: s + 0.3, host["stats"])
+    knobs = configured(**FROZEN)
+
+    def loss(freeze):
+        model = nnx.merge(
+            graph_of(knobs), host["params"], host["stats"], copy=True
+        )
+        for block in model.down if freeze else ():
+            block.norm1.use_running_average = True
+            block.norm2.use_running_average = True
+        image = normalize.apply(batch["image"], batch["stats"], "range")
+        weight = batch["weight"]
+        return losses.total(
+            model(image), batch["classes"], weight, knobs.loss, 0.0
+        )
+
+    _, metrics = train_step(put(host), batch)
+    np.testing.assert_allclose(metrics["loss"], loss(True), rtol=1e-4)
+    assert abs(metrics["loss"] - loss(False)) > 0.01
+
+
+def test_a_part_of_the_network_that_is_not_there_is_refused():
+    with pytest.raises(config.ConfigError, match="did you mean down"):
+        start(optim__rates=("dwon=0",))
+
+
+def test_a_state_starts_from_the_weights_of_a_network():
+    from seg import models
+
+    knobs = configured(**EVERYTHING)
+    network = models.build(knobs.model, nnx.Rngs(7))
+    state, train_step = start(**EVERYTHING)
+    state = step.started(state, network)
+    wanted = jax.device_get(nnx.state(network, nnx.Param))
+    assert_same(jax.device_get(state["params"]), wanted)
+    assert_same(jax.device_get(state["ema"]["params"]), wanted)
+    run(state, train_step, [drawn()] * 2)  # no two leaves share memory
+    assert_same(jax.device_get(nnx.state(network, nnx.Param)), wanted)
