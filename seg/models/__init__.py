@@ -24,6 +24,7 @@ from seg import config as config_lib
 from seg.models import (
     attention_unet,
     convnext_unet,
+    deeplab_v3plus,
     fcn8,
     mobilenet_unet,
     residual_unet,
@@ -44,6 +45,7 @@ MODELS: dict[str, type[nnx.Module]] = {
     "unet_plusplus": unet_plusplus.UNetPlusPlus,
     "residual_unet": residual_unet.ResidualUNet,
     "fcn8": fcn8.FCN8,
+    "deeplab_v3plus": deeplab_v3plus.DeepLabV3Plus,
     "convnext_unet": convnext_unet.ConvNeXtUNet,
 }
 

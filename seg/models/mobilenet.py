@@ -35,6 +35,7 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
         *,
         dtype: jnp.dtype,
+        dilation: int = 1,
         expands: bool = True,
         last: bool = False,
     ):
@@ -43,7 +44,10 @@ class Block(nnx.Module):
         if expands:
             self.expand = strided.conv(n_in, n, 1, rngs, dtype=dtype)
             self.norm0 = _norm(n, rngs)
-        self.depthwise = strided.Depthwise(n, rngs, dtype=dtype, stride=stride)
+        self.depthwise = strided.Depthwise(
+            n, rngs, dtype=dtype, stride=stride, dilation=dilation
+        )
+        self.shrinks = stride > 1
         self.norm1 = _norm(n, rngs)
         self.project = strided.conv(n, n_out, 1, rngs, dtype=dtype)
         if not last:
@@ -66,7 +70,9 @@ class MobileNetV2(nnx.Module):
     """Image [B, H, W, C] -> features of 1/2, 1/4, 1/8, 1/16, 1/32 of the size.
 
     The first four are the expanded ones of the blocks that then shrink.
-    H and W are multiples of 32.
+    H and W are multiples of 32. With `stride=16` block 13 shrinks no more and
+    what follows is dilated instead (Chen et al., 2017), weight for weight: the
+    last features have 1/16 of the size, and the fourth are left out.
     """
 
     widths = (96, 144, 192, 576, 320)
@@ -77,31 +83,42 @@ class MobileNetV2(nnx.Module):
         "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
     )
 
-    def __init__(self, n_in: int, rngs: nnx.Rngs, *, dtype: jnp.dtype):
+    def __init__(
+        self,
+        n_in: int,
+        rngs: nnx.Rngs,
+        *,
+        dtype: jnp.dtype,
+        stride: int = 32,
+    ):
         self.conv = strided.conv(n_in, 32, 3, rngs, dtype=dtype, stride=2)
         self.norm = _norm(32, rngs)
         self.blocks = nnx.List()
-        n = 32
-        for index, (n_out, stride) in enumerate(_BLOCKS):
+        n, shrunk, dilation = 32, 2, 1
+        for index, (n_out, step) in enumerate(_BLOCKS):
+            full = shrunk * step > stride
+            shrunk *= 1 if full else step
             self.blocks.append(
                 Block(
                     n,
                     n_out,
-                    stride,
+                    1 if full else step,
                     rngs,
                     dtype=dtype,
+                    dilation=dilation,
                     expands=index > 0,
                     last=index == len(_BLOCKS) - 1,
                 )
             )
             n = n_out
+            dilation *= step if full else 1
 
     def __call__(self, x: Array) -> list[Array]:
         x = jax.nn.relu6(self.norm(self.conv(x)))
         features = []
-        for block, (_, stride) in zip(self.blocks, _BLOCKS, strict=True):
+        for block in self.blocks:
             wide, x = block(x)
-            if stride > 1:
+            if block.shrinks:
                 features.append(wide)
         return [*features, x]
 
