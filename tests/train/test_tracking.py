@@ -208,6 +208,30 @@ def test_a_spool_is_uploaded_with_its_artifacts_from_elsewhere(client):
     assert [file.path for file in listed] == ["overlays/picture.png"]
 
 
+def test_a_run_told_its_parent_is_nested_whatever_the_environment_says(
+    client, monkeypatch
+):
+    monkeypatch.setenv("SEG_PARENT_RUN", "another")
+    parent = _track("parent", "jsonl:spool")
+    child = _track("child", "jsonl:spool", steps=(1,), parent=parent.run)
+    ids = {path.name: run for path, run in tracking.sync("spool").items()}
+    run = client.get_run(ids[f"child-{child.run[:8]}"])
+    above = ids[f"parent-{parent.run[:8]}"]
+    assert run.data.tags["mlflow.parentRunId"] == above
+    assert run.data.params["track.parent"] == parent.run
+
+
+def test_a_run_that_goes_on_has_no_end_and_what_varies_is_no_param(client):
+    settings = _config()
+    tracker = tracking.build(settings.track, "work")
+    tracker.start(settings, {}, varied=("model.name", "model.width"))
+    tracker.finish("")
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "RUNNING" and run.info.end_time is None
+    flat = config.to_flat(settings)
+    assert set(flat) - set(run.data.params) == {"model.name", "model.width"}
+
+
 @pytest.mark.parametrize("order", [("parent", "child"), ("child", "parent")])
 def test_nested_runs_find_their_parent_in_either_order(
     order, client, monkeypatch
