@@ -12,13 +12,14 @@ import shutil
 
 import numpy as np
 import pytest
+from flax import nnx
 
 import seg
 from seg import config, normalize
 from seg.data import records, synthetic
 from seg.evaluate import report
 from seg.predict import bundle
-from seg.train import checkpoint, run, tracking
+from seg.train import checkpoint, mesh, run, step, tracking
 
 KNOBS = {
     "model.width": 2,
@@ -409,3 +410,82 @@ def test_scores_of_another_monitor_compare_with_none(workdir, tiles):
     meta = bundle.load(workdir / "bundle").meta
     assert course.best_step == meta["step"] == 9
     assert course.best == meta["metrics"]["val/loss"]
+
+
+# ------------------------------------------------ cycles and averaged weights
+AVERAGED = {
+    "optim__ema": 0.0,
+    "optim__swa": 0.5,  # of 6 steps: 4, 5 and 6
+    "optim__swa_every": 1,
+    "optim__cycles": 2,
+    "optim__name": "sgd",
+    "optim__unit_gradients": True,
+    "train__checkpoint_every": 1,
+    "train__keep": 9,
+    "track__uri": "none",
+}
+KEPT = ("snapshots/1", "snapshots/2", "bundle")
+
+
+def weights_of(folder):
+    return (pathlib.Path(folder) / bundle.WEIGHTS).read_bytes()
+
+
+def test_averaged_weights_validate_are_kept_and_predict(tiles):
+    course = train(tiles=tiles, **AVERAGED)
+    template, _ = step.create(settings(**AVERAGED), 6, mesh.make())
+    saved = checkpoint.Checkpoints("work/checkpoints")
+    states = {at: saved.restore(template, at)[1] for at in saved.steps()}
+    assert list(states) == [1, 2, 3, 4, 5, 6]
+
+    def flat(part):
+        return {
+            "/".join(map(str, path)): np.asarray(value[...])
+            for path, value in nnx.to_flat_state(part)
+        }
+
+    first, last, best = (bundle.load(PATH / name).weights for name in KEPT)
+    for name, value in flat(states[3]["params"]).items():
+        np.testing.assert_array_equal(first[name], value)
+    for name in flat(states[6]["params"]):
+        mean = np.mean([flat(states[t]["params"])[name] for t in (4, 5, 6)], 0)
+        np.testing.assert_allclose(last[name], mean, rtol=1e-5, atol=1e-7)
+        np.testing.assert_array_equal(best[name], last[name])
+    for name, running in flat(states[6]["stats"]).items():
+        assert np.abs(last[name] - running).max() > 1e-3
+        np.testing.assert_array_equal(best[name], last[name])
+    found = bundle.load(PATH / "bundle").meta
+    assert found["step"] == course.best_step == 6 and course.averaged
+    predictor, data = seg.load(PATH), drawn()
+    scores = report.evaluate(
+        lambda record: predictor(record["image"]),
+        (data.read("val", i) for i in range(2)),
+        settings().classes,
+        "val",
+        intervals=False,
+    ).metrics
+    assert scores["val/dice"] == pytest.approx(course.best, abs=1e-6)
+    # the snapshots together are a model too
+    assert len(seg.load(PATH / "snapshots").bundles) == 2
+
+
+def test_killed_while_it_writes_a_snapshot_it_writes_the_same(
+    tiles, monkeypatch
+):
+    train("whole", tiles=tiles, **AVERAGED)
+    save = bundle.save
+
+    def killed(made, folder, **kwargs):
+        if folder == PATH.joinpath(name):
+            folder.parent.mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+        return save(made, folder, **kwargs)
+
+    for name in KEPT[:2]:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(run.bundle, "save", killed)
+            train(tiles=tiles, **AVERAGED)
+        assert not (PATH / name).exists()
+    assert train(tiles=tiles, **AVERAGED).done
+    for name in KEPT:
+        assert weights_of(PATH / name) == weights_of(f"whole/{name}")
