@@ -1,0 +1,52 @@
+"""Costs against what the sources published, and against a layer by hand."""
+
+import pytest
+
+from seg import config
+from seg.models import cost
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "n_classes", "count"),
+    [
+        ("unet", 1, 1, 31_031_685),
+        ("unet_small", 3, 1, 1_941_105),
+        ("segnet", 1, 4, 11_742_788),
+        ("xception_unet", 1, 4, 38_430_924),
+        ("xception_unet", 3, 3, 38_431_483),
+        ("mobilenet_unet", 3, 3, 6_504_227),
+    ],
+)
+def test_parameters_are_those_of_the_sources(
+    name, in_channels, n_classes, count
+):
+    model = config.Model(
+        name=name, in_channels=in_channels, n_classes=n_classes
+    )
+    assert cost.n_parameters(model) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "in_channels", "n_classes", "side", "gmac"),
+    [
+        ("unet_small", 3, 1, 128, 0.76),
+        ("segnet", 1, 4, 512, 159.7),
+        ("xception_unet", 1, 4, 256, 13.3),
+        ("xception_unet", 1, 4, 512, 53.4),
+    ],
+)
+def test_multiply_adds_are_those_of_the_sources(
+    name, in_channels, n_classes, side, gmac
+):
+    model = config.Model(
+        name=name, in_channels=in_channels, n_classes=n_classes
+    )
+    found = cost.multiply_adds(model, side, side) / 1e9
+    assert found == pytest.approx(gmac, rel=0.01)
+
+
+def test_a_unet_of_two_levels_by_hand():
+    model = config.Model(name="unet_small", width=4, depth=1, in_channels=2)
+    high = 16 * 24 * (9 * 4 * (2 + 4) + 9 * 4 * (8 + 4) + 4)
+    low = 8 * 12 * (9 * 8 * (4 + 8) + 4 * 8 * 4)
+    assert cost.multiply_adds(model, 16, 24) == high + low
