@@ -36,6 +36,7 @@ def starts(
     if spacing == "ceil":
         n = math.ceil(length / window)
         n += (window * n - length) // (n - 1) < _LEAST_SHARED
+        n = min(n, length - window + 1)
     else:
         step = max(1, math.floor(window * (1 - overlap)))
         n = math.ceil((length - window) / step) + 1

@@ -38,6 +38,46 @@ def test_starts_cover_the_axis_evenly_with_no_more_windows_than_needed(
     assert (len(found) - 2) * step < length - window  # one fewer is too few
 
 
+# Source 003's images: length -> windows of 256 px, what two of them share
+SOURCE = {320: (2, 192), 360: (2, 152), 512: (3, 128), 520: (3, 124),
+          1024: (5, 64), 1040: (5, 60), 1388: (6, 29)}  # fmt: skip
+
+
+@pytest.mark.parametrize("length", SOURCE)
+def test_ceil_spaces_windows_as_the_source_does(length):
+    found = tiles.starts(length, 256, 0.25, "ceil")
+    n, shared = SOURCE[length]
+    assert len(found) == n
+    assert 256 - np.diff(found).max() == shared
+    assert found[0] == 0 and found[-1] == length - 256
+    # whatever the overlap
+    assert (tiles.starts(length, 256, 0.9, "ceil") == found).all()
+
+
+@pytest.mark.parametrize("window", [1, 2, 9, 32])
+def test_ceil_covers_every_length(window):
+    for length in range(1, 300):
+        found = tiles.starts(length, window, 0.0, "ceil")
+        assert found[0] == 0 and (np.diff(found) > 0).all()
+        assert found[-1] == max(length - window, 0)
+        assert (np.diff(found) <= window).all()
+
+
+def test_ceil_gives_the_sources_number_of_tiles():
+    """On all 670 images of the 2018 Data Science Bowl, by their sizes."""
+    sizes = {(256, 256): 334, (256, 320): 112, (520, 696): 92, (360, 360): 91,
+             (1024, 1024): 16, (512, 640): 13, (603, 1272): 6, (260, 347): 5,
+             (1040, 1388): 1}  # fmt: skip
+    assert sum(sizes.values()) == 670
+    assert (
+        sum(
+            n * len(tiles.windows(shape, 256, 0.25, "ceil"))
+            for shape, n in sizes.items()
+        )
+        == 2425
+    )
+
+
 def test_windows_are_all_pairs_row_by_row():
     found = tiles.windows((70, 40), 32, 0.25)
     rows = tiles.starts(70, 32, 0.25).tolist()

@@ -8,7 +8,7 @@ takes NumPy and JAX arrays alike.
 
     measuring   the statistics: extremes, moments, percentiles and what the
                 distribution looks like between them
-    scaling     the steps of `data.normalize`, in any order
+    steps       the steps of `data.normalize`, in any order
     training    mean and deviation over all training images, for `global`
 """
 
@@ -18,7 +18,7 @@ from seg.normalize.measuring import (
     measure,
     measure_strips,
 )
-from seg.normalize.scaling import Scaling, apply, scaling
+from seg.normalize.steps import Scaling, apply, scaling
 from seg.normalize.training import pooled
 
 __all__ = [

@@ -101,7 +101,7 @@ def _measure_floats(
     # the upper halves that the numbers around the percentiles have
     near = [_Inside(np.searchsorted(np.cumsum(c), _ranks(n)[0], "right"), 16)
             for c in counts]  # fmt: skip
-    close = [_Inside(np.argsort(c)[-_N_CLOSE:], 8) for c in counts]
+    close = [_Inside(_largest(c, _N_CLOSE), 8) for c in counts]
     squares = 0.0
     for strip in strips():
         pixels = strip.reshape(-1, strip.shape[-1])
@@ -127,17 +127,16 @@ class _Inside:
     def __init__(self, uppers: np.ndarray, n_bits: int):
         self._uppers = np.unique(uppers)
         self._n_bits = n_bits
-        self._place = np.full(1 << 16, -1, np.int32)
-        self._place[self._uppers] = np.arange(len(self._uppers))
-        self._counts = np.zeros(len(self._uppers) << n_bits, np.int64)
+        n = len(self._uppers)
+        self._places = np.full(1 << 16, n << n_bits)  # the last: elsewhere
+        self._places[self._uppers] = np.arange(n) << n_bits
+        self._counts = np.zeros((n + 1) << n_bits, np.int64)
 
     def add(self, bits: np.ndarray) -> None:
         """Counts pixels, by all their bits."""
-        place = self._place[bits >> 16]
-        chosen = place >= 0
-        lower = (bits[chosen] & 0xFFFF) >> (16 - self._n_bits)
-        key = (place[chosen] << self._n_bits) + lower
-        self._counts += np.bincount(key, minlength=len(self._counts))
+        keys = self._places[bits >> 16]
+        keys += (bits & 0xFFFF) >> (16 - self._n_bits)
+        self._counts += np.bincount(keys, minlength=len(self._counts))
 
     def refined(self, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sorted values and their counts, `count` by upper halves given.
@@ -145,7 +144,7 @@ class _Inside:
         A value stands for all that begin with the same bits.
         """
         uppers = np.setdiff1d(np.flatnonzero(count), self._uppers)
-        (at,) = np.nonzero(self._counts)
+        (at,) = np.nonzero(self._counts[: len(self._uppers) << self._n_bits])
         lower = (at & ((1 << self._n_bits) - 1)) << (16 - self._n_bits)
         inner = (self._uppers[at >> self._n_bits] << 16) + lower
         bits = np.concatenate([uppers << 16, inner]).astype(np.uint32)
@@ -158,6 +157,12 @@ def _counted(keys: np.ndarray, n: int) -> np.ndarray:
     """How often 0 to n - 1 occur in each channel: int64 [C, n]."""
     channels = keys.reshape(-1, keys.shape[-1]).T
     return np.stack([np.bincount(c, minlength=n) for c in channels])
+
+
+def _largest(counts: np.ndarray, n: int) -> np.ndarray:
+    """The n places, or all that are, with the largest counts."""
+    (there,) = np.nonzero(counts)
+    return there[np.argsort(counts[there])[-n:]]
 
 
 def _ranks(n: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from seg import config as config_lib
-from seg.normalize import scaling
+from seg.normalize import steps
 
 
 def pooled(
@@ -23,12 +23,12 @@ def pooled(
     -------
     config.Data; as it came in where it has no `global`, or has its numbers.
     """
-    how = scaling.scaling(data)
+    how = steps.scaling(data)
     if "global" not in how.steps or data.mean:
         return data
     n, first, second = 0, 0.0, 0.0
     for n_pixels, row in stats:
-        known = scaling.before(row.astype(np.float64), how, "global")
+        known = steps.before(row.astype(np.float64), how, "global")
         n += n_pixels
         first = first + n_pixels * known.mean
         second = second + n_pixels * (known.std**2 + known.mean**2)
