@@ -1,5 +1,6 @@
 """Averages over pixels against optax; weights of classes and boundaries."""
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -90,18 +91,20 @@ def test_a_class_without_weight_is_as_if_not_annotated(n_classes):
 # --- Boundaries
 
 
-@pytest.mark.parametrize("side", [1, 3, 5, 7, 11, 15])
+@pytest.mark.parametrize("side", [1, 3, 7, 11])
 def test_a_boundary_is_where_the_window_sees_two_classes(side):
     rng = np.random.default_rng(side)
-    for shape in ((2, 9, 12), (1, 30, 7)):
-        # so few of another class that some windows see one alone
-        truth = (rng.random(shape) < 1 / side**2) * rng.integers(1, 254, shape)
-        truth[rng.random(shape) < 0.3] = losses.IGNORE
-        truth = truth.astype(np.uint8)
-        valid = truth != losses.IGNORE
-        found = np.asarray(pixels.at_boundary(truth, valid, side))
-        true = definitions.at_boundary(truth, side)
-        np.testing.assert_array_equal(found[valid], true[valid])
+    shape = (3, 9, 16)  # smaller than the largest window
+    # so few of another class that some windows see one alone
+    truth = (rng.random(shape) < 1 / side**2) * rng.integers(1, 254, shape)
+    truth[rng.random(shape) < 0.3] = losses.IGNORE
+    truth = truth.astype(np.uint8)
+    valid = truth != losses.IGNORE
+    f = jax.jit(pixels.at_boundary, static_argnums=2)
+    found = np.asarray(f(truth, valid, side))
+    true = definitions.at_boundary(truth, side)
+    assert side == 1 or 0 < true[valid].mean() < 1
+    np.testing.assert_array_equal(found[valid], true[valid])
 
 
 def test_what_is_not_annotated_makes_no_boundary():

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seg import config
-from seg.train import losses
+from seg import config, normalize
+from seg.train import losses, mesh, step
 from tests.train.losses import cases
 
 PHASES = "cross_entropy, from 0.4: dice + 2*focal, from .8: lovasz_softmax"
@@ -161,3 +161,38 @@ def test_a_phase_begins_at_the_step_that_its_share_names(n_steps):
     done = [fractions.Fraction(int(t), n_steps) * 10 for t in steps]
     true = [1 + (share >= 3) + (share >= 7) for share in done]
     np.testing.assert_allclose(found / found[0], true, rtol=1e-5)
+
+
+def test_a_training_changes_its_loss_at_the_step_alone():
+    knobs = config.replace(
+        config.Config(),
+        {
+            "model.width": 4,
+            "model.depth": 0,
+            "train.batch_size": 2,
+            "train.augment": False,
+            "loss.terms": "cross_entropy, from 0.5: dice",
+        },
+    )
+    state, phased = step.create(knobs, 4, mesh.make())
+    kept = jax.device_get(state)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (2, 8, 8, 1)).astype(np.uint8)
+    batch = {
+        "image": image,
+        "classes": (image[..., 0] > 99).astype(np.uint8),
+        "stats": np.stack([normalize.measure(x) for x in image]),
+        "weight": np.ones(2, np.float32),
+    }
+
+    def first(terms):
+        loss = config.replace(knobs, {"loss.terms": terms})
+        fresh, train_step = step.create(loss, 4, mesh.make())
+        return float(train_step(fresh, batch)[1]["loss"])
+
+    true = [first("cross_entropy"), first("dice")]
+    for t in range(4):
+        # nothing but the step of a state that is restored tells the phase
+        restored = jax.device_put(kept | {"step": jnp.int32(t)})
+        found = float(phased(restored, batch)[1]["loss"])
+        assert found == pytest.approx(true[t >= 2], rel=1e-5)

@@ -134,13 +134,19 @@ def test_bfloat16_is_computed_in_float32(n_classes):
         assert np.isfinite(np.float32(grads)).all(), name
 
 
-@pytest.mark.parametrize("n_classes", [1, 3])
-def test_jit_changes_nothing(n_classes):
+@pytest.mark.parametrize(
+    ("n_classes", "terms"),
+    [
+        (1, "boundary_cross_entropy + generalized_dice + lovasz_symmetric"),
+        (3, "focal + tversky + lovasz_softmax"),
+    ],
+)
+def test_jit_changes_nothing(n_classes, terms):
     logits, truth = cases.sample(n_classes)
     weight = np.ones(len(logits), np.float32)
-    for name, (true, _) in cases.every(logits, truth).items():
-        plain = cases.total(logits, truth, weight, config.Loss(terms=name))
-        assert float(plain) == pytest.approx(true, rel=1e-5), name
+    plain = cases.total(logits, truth, weight, config.Loss(terms=terms))
+    found = cases.value(logits, truth, terms)
+    assert found == pytest.approx(float(plain), rel=1e-5)
 
 
 @pytest.mark.parametrize("unlike", [False, True])
