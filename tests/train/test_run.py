@@ -4,20 +4,23 @@ What a kill does to it is in tests/launch/test_train.py.
 """
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
 import pathlib
 import shutil
+import types
 
 import numpy as np
 import pytest
 from flax import nnx
 
 import seg
-from seg import config, normalize
+from seg import config, models, normalize
 from seg.data import records, synthetic
 from seg.evaluate import report
+from seg.models import blocks
 from seg.predict import bundle
 from seg.train import checkpoint, mesh, run, step, tracking
 
@@ -489,3 +492,86 @@ def test_killed_while_it_writes_a_snapshot_it_writes_the_same(
     assert train(tiles=tiles, **AVERAGED).done
     for name in KEPT:
         assert weights_of(PATH / name) == weights_of(f"whole/{name}")
+
+
+# ------------------------------------------------------ an encoder from a file
+class Encoding(nnx.Module):
+    """A network with an encoder, which a file of one number fills."""
+
+    def __init__(self, knobs, rngs):
+        self.stride = 1
+        self.encoder = blocks.conv(1, 2, 3, rngs, dtype=np.float32)
+        self.head = blocks.conv(2, 1, 1, rngs, dtype=np.float32)
+
+    def __call__(self, image, rngs=None):
+        return {"classes": self.head(self.encoder(image))}
+
+
+def fill(network, path):
+    """As `seg.models.pretrained.load`."""
+    content = pathlib.Path(path).read_bytes()
+    kernel = network.encoder.kernel
+    kernel.set_value(np.full(kernel.shape, float(content), np.float32))
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def encoding(monkeypatch):
+    """The network among the architectures, and a file for its encoder."""
+    monkeypatch.setitem(models.MODELS, "encoding", Encoding)
+    loader = types.SimpleNamespace(load=fill)
+    monkeypatch.setattr(models, "pretrained", loader, raising=False)
+    path = pathlib.Path("numbers.h5").absolute()
+    path.write_text("0.25")
+    return {
+        "model__name": "encoding",
+        "model__norm": None,
+        "model__encoder": str(path),
+        "optim__rates": ("encoder=0",),
+    }
+
+
+def test_an_encoder_starts_from_its_file_and_the_run_says_which(
+    encoding, tiles, caplog
+):
+    caplog.set_level(logging.INFO, "seg")
+    path = pathlib.Path(encoding["model__encoder"])
+    sha256 = hashlib.sha256(b"0.25").hexdigest()
+    assert train(tiles=tiles, **encoding).done
+    kept = bundle.load(PATH / "bundle")
+    np.testing.assert_array_equal(kept.weights["encoder/kernel"], 0.25)
+    assert kept.meta["encoder_sha256"] == sha256
+    assert (PATH / "encoder_sha256").read_text() == f"{sha256}\n"
+    assert f"numbers.h5, sha256 {sha256}" in (PATH / "log.txt").read_text()
+    (spool,) = pathlib.Path("spool?token=hunter2").glob("*/spool.jsonl")
+    told = json.loads(spool.read_text().splitlines()[0])
+    assert told["tags"]["encoder_sha256"] == sha256
+    # neither prediction nor a resumed training needs the file
+    path.unlink()
+    assert seg.load(PATH)(np.ones((40, 40), np.uint8)).labels.shape == (40, 40)
+    longer = {"train__resume_changed": True, "train__epochs": 3}
+    assert train(tiles=tiles, **encoding, **longer).done
+    kept = bundle.load(PATH / "bundle")
+    np.testing.assert_array_equal(kept.weights["encoder/kernel"], 0.25)
+    assert kept.meta["encoder_sha256"] == sha256
+    # but one that has nothing else to start from
+    for folder in (PATH / "checkpoints").iterdir():
+        (folder / "manifest.json").write_text("damaged")
+    longer["train__epochs"] = 4
+    with pytest.raises(OSError, match="numbers"):
+        train(tiles=tiles, **encoding, **longer)
+
+
+def test_an_encoder_without_a_file_is_told(encoding, tiles, caplog):
+    caplog.set_level(logging.INFO, "seg")
+    encoding["model__encoder"] = ""
+    assert train(tiles=tiles, **encoding, track__uri="none").done
+    told = (PATH / "log.txt").read_text()
+    assert "encoding: its encoder trains from scratch" in told
+    assert "encoder_sha256" not in bundle.load(PATH / "bundle").meta
+
+
+def test_a_file_for_an_encoder_that_is_not_there_is_refused(encoding, tiles):
+    encoding |= {"model__name": "unet", "optim__rates": ()}
+    refused("model.name=unet has no encoder", tiles=tiles, **encoding)
+    assert not (PATH / "config.json").exists()
