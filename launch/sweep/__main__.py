@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 
 from launch.sweep import plan as plan_lib
-from launch.sweep import report, search, share, work
+from launch.sweep import report, results, search, share, work
 from seg import config as config_lib
 from seg import flags as seg_flags
 from seg.train import stop, tracking
@@ -40,7 +40,10 @@ def define() -> None:
     flags.DEFINE_string("workdir", None, "folder of the sweep")
     flags.DEFINE_list("seeds", [], "repeat each trial with these seeds")
     flags.DEFINE_integer(
-        "trials", 0, "trials at most, of a search in all; 0 = as SWEEP says"
+        "trials",
+        0,
+        "trials at most, of a search in all; 0 = as SWEEP says",
+        lower_bound=0,
     )
     flags.DEFINE_integer("jobs", 1, "trials at a time", lower_bound=1)
     flags.DEFINE_list(
@@ -142,7 +145,10 @@ def _preflight(sweep: share.Sweep, signals: stop.Signals) -> None:
             # whatever devices there are, they are for the trainings
             {"JAX_PLATFORMS": "cpu"},
         )
-        signals.check()
+        try:
+            signals.check()
+        except stop.Interrupted as error:
+            raise seg_flags.Stopped(f"{error}; nothing has begun") from error
         if status:
             lines = output.read_text().strip().split("\n")
             raise config_lib.ConfigError(lines[-1].removeprefix("error: "))
@@ -188,13 +194,21 @@ def _end(sweep: share.Sweep, parent: report.Parent, stopped: str | bool) -> int:
         parent.end(found, files, status)
     for each in found:
         if each.status == "failed":
-            print(f"{each.trial.name} failed: {each.why}")
+            print(f"{each.trial.name} failed: {each.why}{_remedy(sweep, each)}")
     if stopped:
         raise seg_flags.Stopped(
             f"{stopped if isinstance(stopped, str) else 'a trial'}; saved in "
             f"{sweep.workdir}, the same command goes on"
         )
     return seg_flags.SOME_FAILED if "failed" in statuses else seg_flags.DONE
+
+
+def _remedy(sweep: share.Sweep, failed: results.Result) -> str:
+    job = sweep.job(failed.trial)
+    for each in (job, job.training):
+        if each and each.state().given_up:
+            return f"; twice: to try again, remove {each.folder}/state.json"
+    return "; the same command tries it once more"
 
 
 def _list(plan: plan_lib.Plan) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 from launch.sweep import plan as plan_lib
 from launch.sweep import work
-from seg import config as config_lib
 from seg import locks
 from seg.train import tracking
 
@@ -105,14 +104,12 @@ def _is_held(job: work.Job) -> bool:
 
 def course(job: work.Job) -> list[tuple[int, dict[str, float]]]:
     """(Step, values) of all that a job's training has recorded."""
-    folder = (job.training or job).folder
-    spooled = job.config.track.uri.startswith("jsonl:")
-    mark = "run_id" if spooled else "spool.jsonl"
-    if not (folder / mark).exists():
+    job = job.training or job
+    track = job.config.track
+    mark = "run_id" if track.uri.startswith("jsonl:") else "spool.jsonl"
+    if not (job.folder / mark).exists():
         return []
-    name = (job.training or job).name
-    track = config_lib.replace(job.config, {"track.run_name": name}).track
-    return tracking.history(tracking.build(track, folder))
+    return tracking.history(tracking.build(track, job.folder))
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -153,7 +153,9 @@ class Sweep:
         stages: tuple[str, ...],
         training: work.Job | None = None,
     ) -> work.Job:
-        run = {"track.parent": self.parent, "track.run_name": name}
+        # a run has its folder's name; told as a param, it would differ in all
+        told = "" if name == trial.name else name
+        run = {"track.parent": self.parent, "track.run_name": told}
         return work.Job(
             name=name,
             folder=self.workdir / name,
