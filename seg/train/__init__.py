@@ -5,7 +5,10 @@ loop.py      the one training story: batch, step, log, evaluate, save, resume
 validate.py  whole validation images, stitched and scored
 step.py      every jit of training: the fresh state and the step
 losses/      sums of cross entropies, Dice's kin and Lovasz, in phases
-optim.py     learning-rate schedule, optimiser, averaged weights
+optim.py     learning-rate schedule, optimiser, moving average of weights
+parts.py     rates of parts of the network, and frozen parts
+averages.py  stochastic weight averaging, and the statistics it needs
+encoder.py   an encoder that starts from weights of a file
 augment.py   paired changes of image and mask, on the device
 mesh.py      devices, shardings, host batch -> global array
 meter.py     what is seen of a training while it runs
