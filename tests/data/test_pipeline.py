@@ -12,6 +12,7 @@ import pytest
 from seg import config as config_lib
 from seg import normalize, tiles
 from seg.data import pipeline, records, targets
+from seg.images import resize
 
 SHAPES = [(40, 70), (16, 16), (9, 21), (1, 1), (64, 33)]
 
@@ -63,6 +64,39 @@ def assert_same(first, second):
     for name in first:
         assert first[name].dtype.kind == second[name].dtype.kind
         assert np.array_equal(first[name], second[name]), name
+
+
+def test_tiles_lie_as_their_spacing_says():
+    data = config_of(data__tile=16, data__spacing="ceil").data
+    table = pipeline.tile_table(np.array(SHAPES), data)
+    wanted = [
+        (i, *corner)
+        for i, shape in enumerate(SHAPES)
+        for corner in tiles.windows(shape, 16, 0.25, "ceil")
+    ]
+    assert [tuple(row) for row in table] == wanted
+    other = pipeline.tile_table(np.array(SHAPES), config_of().data)
+    assert len(other) != len(table)
+
+
+def test_whole_images_are_resized():
+    config = config_of(data__resize=24, data__tile=24, train__batch_size=5)
+    found = in_memory()
+    assert pipeline.steps_per_epoch(found, config) == 1  # a tile an image
+    batch = pipeline.batch_at(found, config, 0)
+    for at, name in enumerate(batch["ids"]):
+        record = record_of(int(name[2]))
+        assert name[3:] == "@0,0"
+        image = resize.linear(record["image"], (24, 24))
+        np.testing.assert_array_equal(batch["image"][at], image)
+        labels = resize.nearest(record["labels"], (24, 24))
+        np.testing.assert_array_equal(batch["labels"][at], labels)
+        np.testing.assert_array_equal(batch["classes"][at], labels > 0)
+        np.testing.assert_array_equal(batch["stats"][at], record["stats"])
+    assert found.get("train", 0)["image"].shape == (*SHAPES[0], 2)
+    # one records object serves configs of both kinds
+    tiled = pipeline.batch_at(found, config_of(), 0)
+    assert tiled["image"].shape == (4, 16, 16, 2)
 
 
 def test_the_table_covers_every_pixel_of_every_image():

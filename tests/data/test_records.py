@@ -54,6 +54,28 @@ def test_splits_counts_and_shapes_need_no_reading():
     assert empty.shapes("train").shape == (0, 2) and empty.n("test") == 0
 
 
+def test_statistics_of_an_earlier_version_are_completed():
+    def read(split, i):
+        record = record_of(i)
+        return record | {"stats": record["stats"][:, :7]}
+
+    found = in_memory(read=read).get("train", 2)
+    np.testing.assert_array_equal(found["stats"], record_of(2)["stats"])
+
+
+def test_mean_and_deviation_are_those_of_the_training_images():
+    steps = config_lib.replace(CONFIG, {"data.normalize": "global + minmax"})
+    found = records.with_intensities(steps, in_memory())
+    pixels = np.concatenate(
+        [record_of(i)["image"].ravel() for i in range(4)]
+    ).astype(np.float64)
+    np.testing.assert_allclose(found.data.mean, pixels.mean(), rtol=1e-6)
+    np.testing.assert_allclose(found.data.std, pixels.std(), rtol=1e-6)
+    assert records.with_intensities(found, in_memory()) == found
+    nothing = in_memory(read=lambda split, i: pytest.fail("read"))
+    assert records.with_intensities(CONFIG, nothing) == CONFIG
+
+
 def test_a_record_is_read_once_and_cannot_be_changed():
     n_read = []
     found = in_memory(read=lambda split, i: n_read.append(i) or record_of(i))
