@@ -1,0 +1,157 @@
+"""The SegNets are those of their sources, weight for weight."""
+
+import os
+
+os.environ["KERAS_BACKEND"] = "jax"
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+from flax import nnx
+
+from seg import config
+from seg.models import segnet
+from tests.models import keras_twin as twin
+
+L = keras.layers
+
+
+def in_keras(width, n_channels, n_classes, depth=4):
+    """Stages of two convolutions, ReLU, normalisation; no skips."""
+    inputs = x = keras.Input((None, None, n_channels))
+    widths = [width << level for level in range(depth)]
+    for n in widths:
+        x = L.MaxPooling2D()(stage(x, n))
+    for n in reversed(widths):
+        x = stage(L.UpSampling2D(2)(x), n)
+    return keras.Model(inputs, L.Conv2D(n_classes, 1)(x))
+
+
+def stage(x, n):
+    for _ in range(2):
+        x = L.Conv2D(n, 3, padding="same", activation="relu")(x)
+        x = L.BatchNormalization()(x)
+    return x
+
+
+def in_order(model):
+    layers = []
+    for s in (*model.down, *model.up):
+        layers += [s.conv1, s.norm1, s.conv2, s.norm2]
+    return [*layers, model.head]
+
+
+def twins(width=4, n_channels=1, n_classes=4):
+    theirs = in_keras(width, n_channels, n_classes)
+    twin.randomise(theirs)
+    ours = twin.empty(
+        "segnet", in_channels=n_channels, n_classes=n_classes, width=width
+    )
+    layers = [layer for layer in theirs.layers if layer.weights]
+    twin.copy_in_order(layers, in_order(ours))
+    return theirs, ours
+
+
+@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
+def test_outputs_are_those_of_keras(size):
+    theirs, ours = twins()
+    x = twin.image(2, *size, 1)
+    found = twin.forward(ours, x)["classes"]
+    assert found.shape == (2, *size, 4)
+    expected = theirs.predict_on_batch(x)
+    assert expected.std() > 0.05
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_training_and_its_running_statistics_are_those_of_keras():
+    theirs, ours = twins()
+    x = twin.image(2, 32, 32, 1)
+    graph, state = nnx.split(ours)
+
+    @jax.jit
+    def train(state, x):
+        model = nnx.merge(graph, state)
+        return model(x)["classes"], nnx.state(model)
+
+    found, state = train(state, x)
+    np.testing.assert_allclose(found, theirs(x, training=True), atol=1e-3)
+    nnx.update(ours, state)
+    norms = [n for n in theirs.layers if isinstance(n, L.BatchNormalization)]
+    ours = [n for n in in_order(ours) if hasattr(n, "mean")]
+    for a, b in zip(ours, norms, strict=True):
+        np.testing.assert_allclose(a.mean[...], b.moving_mean, atol=1e-5)
+        np.testing.assert_allclose(a.var[...], b.moving_variance, atol=1e-4)
+
+
+def test_the_sources_parameters_are_counted():
+    knobs = {"in_channels": 1, "n_classes": 4}
+    assert twin.n_values("segnet", **knobs) == 11_742_788
+    # and those of its small relative, as published
+    knobs = {"in_channels": 3, "n_classes": 2, "width": 32}
+    assert twin.n_values("segnet", **knobs) == 2_941_218
+
+
+# ----------------------------------------------------------------- indices
+def test_a_value_returns_to_the_place_of_its_maximum():
+    x = np.random.default_rng(0).normal(size=(2, 6, 8, 3)).astype(np.float32)
+    pooled = x.reshape(2, 3, 2, 4, 2, 3).max((2, 4))
+    found = segnet._unpool(jnp.asarray(pooled), segnet._places(jnp.asarray(x)))
+    grown = pooled.repeat(2, 1).repeat(2, 2)
+    np.testing.assert_array_equal(found, np.where(x == grown, x, 0))
+
+
+def test_of_equal_maxima_the_first_keeps_the_place():
+    x = jnp.ones((1, 4, 4, 1)).at[0, 0, 0].set(0)
+    found = segnet._unpool(jnp.full((1, 2, 2, 1), 5.0), segnet._places(x))
+    expected = np.zeros((4, 4))
+    expected[[0, 0, 2, 2], [1, 2, 0, 2]] = 5
+    np.testing.assert_array_equal(found[0, ..., 0], expected)
+
+
+def test_with_indices_thin_lines_survive_the_pooling():
+    """An unpooled map of a pooled one has every maximum where it was."""
+    x = jnp.zeros((1, 8, 8, 1)).at[0, :, 3].set(1.0)
+    masks = segnet._places(x)
+    found = segnet._unpool(jnp.ones((1, 4, 4, 1)), masks)
+    np.testing.assert_array_equal(found[0, ::2, 3, 0], 1)
+
+
+# ------------------------------------------------------------------- knobs
+@pytest.mark.parametrize("name", ["segnet", "segnet_indices"])
+@pytest.mark.parametrize("depth", [0, 1, 4])
+def test_any_multiple_of_the_stride_goes_through(name, depth):
+    knobs = {"in_channels": 2, "n_classes": 3, "width": 4, "depth": depth}
+    model = twin.empty(name, **knobs)
+    assert model.stride == 2**depth
+    for rows, columns in ((1, 1), (3, 5)):
+        h, w = rows * model.stride, columns * model.stride
+        x = jax.ShapeDtypeStruct((2, h, w, 2), jnp.float32)
+        found = nnx.eval_shape(lambda m, x: m(x), model, x)["classes"]
+        assert (found.shape, found.dtype) == ((2, h, w, 3), jnp.float32)
+
+
+@pytest.mark.parametrize("name", ["segnet", "segnet_indices"])
+def test_bfloat16_is_near_float32(name):
+    knobs = {"width": 4, "depth": 2, "dropout": 0.0}
+    half = twin.build(name, dtype="bfloat16", **knobs)
+    full = twin.build(name, **knobs)
+    x = twin.image(1, 16, 16, 1)
+    a, b = (twin.forward(m, x)["classes"] for m in (half, full))
+    assert a.dtype == jnp.float32
+    assert 0 < np.abs(a - b).mean() < 0.05 * np.abs(b).max() + 1e-3
+
+
+def test_knobs_are_honoured_or_refused():
+    model = twin.build("segnet", width=4, depth=1, norm="none", dropout=0.5)
+    assert not jax.tree.leaves(nnx.state(model, nnx.BatchStat))
+    x = twin.image(1, 8, 8, 1)
+
+    def run(seed):
+        return model(x, rngs=nnx.Rngs(dropout=seed))["classes"]
+
+    assert np.abs(run(1) - run(2)).max() > 0
+    for knob, value in (("stem", 2), ("encoder", "x.h5")):
+        with pytest.raises(config.ConfigError, match=f"model.{knob}"):
+            twin.build("segnet", **{knob: value})
