@@ -186,7 +186,7 @@ def _end(sweep: share.Sweep, parent: report.Parent, stopped: str | bool) -> int:
     status = "FINISHED"
     if "running" in statuses:
         status = ""  # other processes go on
-    elif stopped:
+    elif stopped or {"stopped", "waiting"}.intersection(statuses):
         status = "KILLED"
     elif "failed" in statuses:
         status = "FAILED"

@@ -20,8 +20,8 @@ class Result:
     ----------
     status : done, running, failed, stopped (a rerun goes on) or waiting.
     metrics : of the best validation, and of the test; by their names.
-    minutes : wall time of its training, or where that is shared, of what it
-        was scored by.
+    minutes : of its training, all resumptions together; where that is
+        shared, of its evaluations.
     """
 
     trial: plan_lib.Trial
@@ -71,8 +71,14 @@ def _metrics(job: work.Job) -> tuple[dict[str, float], int | None]:
 
 def _minutes(job: work.Job) -> float:
     spent = job.state().minutes
-    counted = ("val", "test") if job.training else ("train",)
-    return sum(spent.get(stage, 0.0) for stage in counted)
+    if job.training:
+        return sum(spent.get(split, 0.0) for split in ("val", "test"))
+    # the last checkpoint knows of resumptions, too
+    steps = [
+        _json(path)["body"]["meta"]["seconds"]
+        for path in job.folder.glob("checkpoints/*/manifest.json")
+    ]
+    return max(steps, default=60 * spent.get("train", 0.0)) / 60
 
 
 def _status(job: work.Job) -> tuple[str, str]:

@@ -187,9 +187,14 @@ class Sweep:
                 continue
             try:
                 job.folder.mkdir(parents=True, exist_ok=True)
-                held.enter_context(locks.held(job.lock, wait=False))
+                lock = held.enter_context(contextlib.ExitStack())
+                lock.enter_context(locks.held(job.lock, wait=False))
             except locks.BusyError:
                 busy = True
+                continue
+            # whoever held it may have ended it since the look above
+            if job.is_done() or not self._may_run(job):
+                lock.close()
                 continue
             return job, False
         return None, busy and blocked

@@ -255,6 +255,19 @@ def test_threads_and_processes_drain_a_sweep_once_each(tmp_path):
     assert len(done) == len(set(done)) == 24
 
 
+def test_what_another_ended_a_moment_ago_is_not_repeated(tmp_path, monkeypatch):
+    sweep, held = _sweep(tmp_path), share.locks.held
+    first = sweep.jobs()[0]
+
+    def ended_just_before(path, **how):
+        if path == first.lock and not first.is_done():
+            _finish(first, 0.5)
+        return held(path, **how)
+
+    monkeypatch.setattr(share.locks, "held", ended_just_before)
+    assert first.name not in _claims(sweep, 3)
+
+
 def test_what_is_done_is_not_repeated_and_new_values_are(tmp_path):
     _finish(_sweep(tmp_path).jobs()[0], 0.5)
     more = GRID | {"optim.learning_rate": [1e-3, 3e-3, 1e-2]}
@@ -404,6 +417,17 @@ def test_why_a_process_failed_is_one_line(tmp_path):
     assert work._why(0, log, 0) == ""
 
 
+def test_a_sweep_itself_leaves_the_devices_to_its_trainings():
+    code = """
+import sys
+from launch.sweep import __main__, search
+from seg.train.tracking import upload
+upload.library(), search.library()
+assert not {"jax", "tensorflow"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 # ------------------------------------------------------------- what is told
 
 
@@ -434,6 +458,18 @@ def test_the_table_has_means_and_spreads_over_seeds_best_first(tmp_path):
     assert [row.get("val/dice") for row in each] == [
         0.9, 0.7, 0.7, 0.6, 0.5, None,
     ]  # fmt: skip
+
+
+def test_minutes_are_those_of_all_resumptions(tmp_path):
+    sweep = _sweep(tmp_path, {"model.width": [1]})
+    _finish(sweep.jobs()[0], 0.5, minutes=2.0)
+    for step, seconds in ((10, 120.0), (20, 600.0)):
+        folder = sweep.jobs()[0].folder / "checkpoints" / str(step)
+        folder.mkdir(parents=True)
+        text = json.dumps({"body": {"meta": {"seconds": seconds}}})
+        (folder / "manifest.json").write_text(text)
+    trial = sweep.trials()[0]
+    assert results.result(trial, sweep.job(trial)).minutes == 10
 
 
 def test_an_error_is_best_when_low(tmp_path):
