@@ -135,6 +135,11 @@ def by_skypilot(port, index):
     }
 
 
+def _of(workdir, index):
+    """A workdir of its own for each: hosts need not share a disk."""
+    return workdir if not index else f"{workdir}-{index}"
+
+
 @contextlib.contextmanager
 def two(pack, workdir, *more, named=by_jax):
     """Two processes that train together."""
@@ -145,7 +150,7 @@ def two(pack, workdir, *more, named=by_jax):
     started = [
         Process(
             "launch.train",
-            *args(pack, workdir, "--mesh.distributed", *more),
+            *args(pack, _of(workdir, index), "--mesh.distributed", *more),
             output=folder / f"process{index}.txt",
             JAX_COORDINATOR_BIND_ADDRESS=f"127.0.0.1:{port}",
             **named(port, index),

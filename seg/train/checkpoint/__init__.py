@@ -10,8 +10,9 @@ compared with the manifest before it is restored.
 
 A state is any pytree of jax arrays (sharded or not, typed PRNG keys too),
 numpy arrays and Python numbers. What is restored has the types and shardings
-of the template. With several processes all of them call `save` and `restore`,
-and process 0 alone writes the manifest and removes what is old.
+of the template. With several processes, each of which has the whole state, all
+of them call `save` and `restore`, and process 0 alone writes and removes: the
+others read, and may do so from a copy on a disk of their own.
 """
 
 import contextlib
@@ -87,9 +88,7 @@ class Checkpoints:
             if _writer():
                 self._clean()
                 self._check_free(need)
-            _sync("seg_checkpoint_clean")
-            arrays.write(part / "state", leaves)
-            if _writer():
+                arrays.write(part / "state", leaves)
                 best = best or step == self.best_step()
                 manifest.write(
                     part,
