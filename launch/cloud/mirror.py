@@ -2,8 +2,8 @@
 
     python -m launch.cloud.mirror DISK BUCKET -- COMMAND...
 
-fetches BUCKET to DISK where DISK is not there, runs the command, copies every
-minute and at its end what changed on DISK, and exits as the command did.
+fetches to DISK what BUCKET has, runs the command, copies every minute and at
+its end what changed on DISK, and exits as the command did.
 
 A run appends to its log and renames whole folders, and on a mounted bucket
 neither is safe (behind rclone's cache, files of a renamed checkpoint came back
@@ -39,19 +39,23 @@ class Mirror:
         self._copied: Seen = {}
 
     def fetch(self) -> None:
-        """Fills the disk from the bucket, unless it is there already.
+        """Puts what the bucket has in the place of what the disk has.
 
-        Raises OSError where the bucket cannot be read.
+        Of several hosts each must begin with the same; a disk that was used
+        before may hold an older run than another one's. Raises OSError where
+        the bucket cannot be read.
         """
-        if self.disk.exists() or not self.bucket.is_dir():
+        names = scan(self.bucket) if self.bucket.is_dir() else {}
+        if not names:
             return
         part = self.disk.with_name(f".{self.disk.name}")
         shutil.rmtree(part, ignore_errors=True)
-        for name in scan(self.bucket):
+        for name in names:
             _copy(self.bucket / name, part / name)
-        if part.is_dir():
-            part.rename(self.disk)
-            self._copied = scan(self.disk)
+        if self.disk.exists():
+            shutil.rmtree(self.disk)
+        part.rename(self.disk)
+        self._copied = scan(self.disk)
 
     def push(self) -> None:
         """Copies what changed, then removes what is gone.

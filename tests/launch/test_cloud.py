@@ -326,6 +326,8 @@ def test_a_bucket_follows_the_disk_and_fills_a_new_one(tmp_path):
     assert (bucket / "log.txt").read_text() == "longer than it was"
     assert not (bucket / "checkpoints/1/a").exists()
     fresh = mirror.Mirror(tmp_path / "new/disk", bucket)
+    fresh.disk.mkdir(parents=True)
+    (fresh.disk / "of an older run").touch()
     fresh.fetch()
     assert set(mirror.scan(fresh.disk)) == set(mirror.scan(bucket))
     assert "of another host" in mirror.scan(fresh.disk)
