@@ -8,6 +8,7 @@ takes NumPy and JAX arrays alike.
 
     measuring   the statistics: extremes, moments, percentiles and what the
                 distribution looks like between them
+    known       what is known of an image between two steps
     steps       the steps of `data.normalize`, in any order
     training    mean and deviation over all training images, for `global`
 """

@@ -8,7 +8,7 @@ from PIL import Image
 
 from seg import config, normalize
 from seg.images import resize
-from seg.predict import bundle, export, predictor, streaming
+from seg.predict import bundle, export, graph, predictor, streaming
 from seg.predict.engine import graphs, xla
 
 CHAINS = (
@@ -34,12 +34,12 @@ def made(make_bundle, steps, **knobs):
 
 def network_of(model):
     """The network on what is scaled already."""
-    graph, state = xla.split(bundle.model(model))
+    structure, state = xla.split(bundle.model(model))
     none = np.zeros((1, 1, len(normalize.COLUMNS)), np.float32)
 
     def run(image):
         return np.asarray(
-            xla._compiled(graph, "none", state, image[None], none)[0]
+            xla._compiled(structure, "none", state, image[None], none)[0]
         )
 
     return run
@@ -84,30 +84,36 @@ def dark_and_bright():
     return image.astype(np.float32), stats
 
 
-def mapped(model, image, stats):
-    graph, state = xla.split(bundle.model(model))
-    how = normalize.scaling(model.config.data)
-    found = np.asarray(xla._compiled(graph, how, state, image, stats))
-    assert found.std() > 0.01
-    return found
-
-
 def test_a_program_holds_the_steps(make_bundle):
     model = made(make_bundle, "invert + equalize + columns")
     content = export.stablehlo(model, ("cpu",))
     program = jax_export.deserialize(bytearray(content))
     found = program.call(*dark_and_bright())
-    wanted = mapped(model, *dark_and_bright())
+    structure, state = xla.split(bundle.model(model))
+    how = normalize.scaling(model.config.data)
+    wanted = xla._compiled(structure, how, state, *dark_and_bright())
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert np.asarray(wanted).std() > 0.01
 
 
 def test_a_graph_holds_every_step(make_bundle):
-    model = made(make_bundle, ALL)
-    content = export.onnx(model)
-    wanted = mapped(model, *dark_and_bright())
+    how = normalize.scaling(made(make_bundle, ALL).config.data)
+    image, stats = dark_and_bright()
+    examples = [
+        jax.ShapeDtypeStruct(each.shape, each.dtype) for each in (image, stats)
+    ]
+    graph_of = graph.convert(
+        lambda *given: normalize.apply(*given, how),
+        examples,
+        ("image", "stats"),
+        "scaled",
+    )
+    content = graph_of.SerializeToString()
+    wanted = normalize.apply(image, stats, how)
     for engine in (graphs.OnnxRuntime, graphs.OpenVino):
-        found = engine(content, 4, "f32").call(*dark_and_bright())
-        np.testing.assert_allclose(found, wanted, atol=1e-3)
+        found = engine(content, 1, "f32").call(image, stats)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert wanted.std() > 0.01
 
 
 def test_the_digest_of_a_model_tells_its_scaling(make_bundle):
