@@ -29,13 +29,19 @@ def name(
     """
     short = labels(knobs)
     parts = [number] * bool(number) + [
-        f"{short[knob]}={text(value)}"
+        f"{short[knob]}={_plain(text(value))}"
         for knob, value in point.items()
         if knob != SEED or value != seed
     ]
-    found = re.sub(r"[^\w.+,=-]+", "_", re.sub(r"\s+", "", ",".join(parts)))
-    found = found.strip("_") or "base"
+    found = ",".join(parts)
+    found = found or "base"
     return found if len(found) <= _LONGEST else distinct(found, point)
+
+
+def _plain(text: str) -> str:
+    """The text in signs that no shell or file system reads otherwise."""
+    text = re.sub(r"[^\w.+=-]+", "_", re.sub(r"\s+", "", text))
+    return text.strip("_") or "_"
 
 
 def distinct(name: str, point: Mapping[str, Any]) -> str:

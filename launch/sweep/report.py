@@ -188,7 +188,12 @@ def _pictures(
     lower = plan_lib.lower_is_better(plan.base)
     scored = [row for row in pooled if row.get(monitor) is not None]
     values = _values(plan, found)
-    knobs = [knob for knob in plan.knobs if knob != plan_lib.SEED]
+    knobs = [
+        knob
+        for knob in plan.knobs
+        if knob != plan_lib.SEED
+        and len({repr(values[row["trial"]][knob]) for row in scored}) > 1
+    ]
     if scored and knobs:
         short = names_lib.labels(knobs)
         files.append(sweep.workdir / "parallel.png")
