@@ -28,28 +28,23 @@ def start(
     ------
     UserError : the file cannot be used, or the network has no encoder.
     """
-    path, has_encoder = config.model.encoder, "encoder" in state["params"]
-    record = workdir / RECORD
+    path, record = config.model.encoder, workdir / RECORD
+    resumes = checkpoints.latest() is not None
     if not path:
-        if has_encoder and checkpoints.latest() is None:
+        if "encoder" in state["params"] and not resumes:
             _log.info(
                 "%s: its encoder trains from scratch; model.encoder=FILE "
                 "starts it from ImageNet's weights",
                 config.model.name,
             )
         return state, ""
-    if not has_encoder:
-        raise config_lib.ConfigError(
-            f"model.encoder={path}, but model.name={config.model.name} has no "
-            "encoder to load it into; leave it empty, or choose a network "
-            "that has one"
-        )
-    before = record.read_text().strip() if record.exists() else ""
+    before = record.read_text().strip() if resumes and record.exists() else ""
     if before and not os.path.exists(path) and checkpoints.restore(state):
         return state, before
     from seg.models import pretrained  # it reads HDF5
 
     network = bundle.model(bundle.from_model(config, step.weights(state)))
     sha256 = pretrained.load(network, path)
-    _log.info("%s starts from %s, sha256 %s", config.model.name, path, sha256)
+    if not resumes:
+        _log.info("the encoder starts from %s, sha256 %s", path, sha256)
     return step.started(state, network), before or sha256

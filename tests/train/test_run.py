@@ -10,7 +10,6 @@ import logging
 import os
 import pathlib
 import shutil
-import types
 
 import numpy as np
 import pytest
@@ -495,34 +494,42 @@ def test_killed_while_it_writes_a_snapshot_it_writes_the_same(
 
 
 # ------------------------------------------------------ an encoder from a file
+class Encoder(nnx.Module):
+    """One convolution, as if it were of keras.applications."""
+
+    url = "nowhere"
+
+    def __init__(self, rngs):
+        self.conv = blocks.conv(1, 2, 3, rngs, dtype=np.float32)
+
+    def keras_layers(self):
+        return {"conv": [self.conv.kernel, self.conv.bias]}
+
+
 class Encoding(nnx.Module):
-    """A network with an encoder, which a file of one number fills."""
+    """A network with an encoder that a file fills."""
 
     def __init__(self, knobs, rngs):
         self.stride = 1
-        self.encoder = blocks.conv(1, 2, 3, rngs, dtype=np.float32)
+        self.encoder = Encoder(rngs)
         self.head = blocks.conv(2, 1, 1, rngs, dtype=np.float32)
 
     def __call__(self, image, rngs=None):
-        return {"classes": self.head(self.encoder(image))}
-
-
-def fill(network, path):
-    """As `seg.models.pretrained.load`."""
-    content = pathlib.Path(path).read_bytes()
-    kernel = network.encoder.kernel
-    kernel.set_value(np.full(kernel.shape, float(content), np.float32))
-    return hashlib.sha256(content).hexdigest()
+        return {"classes": self.head(self.encoder.conv(image))}
 
 
 @pytest.fixture
 def encoding(monkeypatch):
     """The network among the architectures, and a file for its encoder."""
+    h5py = pytest.importorskip("h5py")
     monkeypatch.setitem(models.MODELS, "encoding", Encoding)
-    loader = types.SimpleNamespace(load=fill)
-    monkeypatch.setattr(models, "pretrained", loader, raising=False)
     path = pathlib.Path("numbers.h5").absolute()
-    path.write_text("0.25")
+    with h5py.File(path, "w") as file:  # Keras' legacy format
+        file.attrs["layer_names"] = ["conv"]
+        layer = file.create_group("conv")
+        layer.attrs["weight_names"] = ["kernel", "bias"]
+        layer["kernel"] = np.full((3, 3, 1, 2), 0.25, np.float32)
+        layer["bias"] = np.zeros(2, np.float32)
     return {
         "model__name": "encoding",
         "model__norm": None,
@@ -536,10 +543,10 @@ def test_an_encoder_starts_from_its_file_and_the_run_says_which(
 ):
     caplog.set_level(logging.INFO, "seg")
     path = pathlib.Path(encoding["model__encoder"])
-    sha256 = hashlib.sha256(b"0.25").hexdigest()
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert train(tiles=tiles, **encoding).done
     kept = bundle.load(PATH / "bundle")
-    np.testing.assert_array_equal(kept.weights["encoder/kernel"], 0.25)
+    np.testing.assert_array_equal(kept.weights["encoder/conv/kernel"], 0.25)
     assert kept.meta["encoder_sha256"] == sha256
     assert (PATH / "encoder_sha256").read_text() == f"{sha256}\n"
     assert f"numbers.h5, sha256 {sha256}" in (PATH / "log.txt").read_text()
@@ -552,14 +559,13 @@ def test_an_encoder_starts_from_its_file_and_the_run_says_which(
     longer = {"train__resume_changed": True, "train__epochs": 3}
     assert train(tiles=tiles, **encoding, **longer).done
     kept = bundle.load(PATH / "bundle")
-    np.testing.assert_array_equal(kept.weights["encoder/kernel"], 0.25)
+    np.testing.assert_array_equal(kept.weights["encoder/conv/kernel"], 0.25)
     assert kept.meta["encoder_sha256"] == sha256
     # but one that has nothing else to start from
     for folder in (PATH / "checkpoints").iterdir():
         (folder / "manifest.json").write_text("damaged")
     longer["train__epochs"] = 4
-    with pytest.raises(OSError, match="numbers"):
-        train(tiles=tiles, **encoding, **longer)
+    refused("numbers.h5 does not exist", tiles=tiles, **encoding, **longer)
 
 
 def test_an_encoder_without_a_file_is_told(encoding, tiles, caplog):
@@ -573,5 +579,36 @@ def test_an_encoder_without_a_file_is_told(encoding, tiles, caplog):
 
 def test_a_file_for_an_encoder_that_is_not_there_is_refused(encoding, tiles):
     encoding |= {"model__name": "unet", "optim__rates": ()}
-    refused("model.name=unet has no encoder", tiles=tiles, **encoding)
+    refused("this network has no encoder", tiles=tiles, **encoding)
     assert not (PATH / "config.json").exists()
+
+
+@pytest.mark.slow
+# Keras 3 on numpy 2
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+def test_mobilenets_weights_stay_as_keras_saved_them(tiles):
+    import keras
+
+    from seg.models import pretrained
+
+    base = keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(32, 32, 3)
+    )
+    base.save_weights("mobile.weights.h5")
+    encoding = {
+        "model__name": "mobilenet_unet",
+        "model__norm": None,
+        "model__depth": None,
+        "model__encoder": str(pathlib.Path("mobile.weights.h5").absolute()),
+        "optim__rates": ("encoder=0",),
+        "train__steps": 2,
+        "track__uri": "none",
+    }
+    assert train(tiles=tiles, **encoding).done
+    network = bundle.model(bundle.load(PATH / "bundle"))
+    kept = network.encoder
+    before = [v.copy() for vs in kept.keras_layers().values() for v in vs]
+    pretrained.load(network, "mobile.weights.h5")
+    after = [v for vs in kept.keras_layers().values() for v in vs]
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a[...], b[...])
