@@ -99,7 +99,7 @@ def _read_keras3(root: Any) -> dict[str, list[np.ndarray]]:
         values = group.get("vars", {})
         if len(values):
             weights = [values[str(i)][()] for i in range(len(values))]
-            layers[_text(group.attrs["name"])] = weights
+            layers[_text(values.attrs["name"])] = weights
     return layers
 
 

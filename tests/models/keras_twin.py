@@ -1,5 +1,6 @@
 """What tests against a network in Keras share: random weights, both ways."""
 
+import functools
 import re
 
 import jax
@@ -33,8 +34,47 @@ def predicting(model):
 
 def forward(model, x):
     """What the model gives in prediction, as one program."""
-    graph, state = nnx.split(predicting(model))
-    return jax.jit(lambda s, x: nnx.merge(graph, s)(x))(state, x)
+    return _run(*nnx.split(predicting(model)), x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(graph, state, x):
+    return nnx.merge(graph, state)(x)
+
+
+def trained(theirs, ours, x):
+    """Logits in training of both, and the means and variances they leave."""
+    graph, state = nnx.split(ours)
+
+    @jax.jit
+    def train(state, x):
+        model = nnx.merge(graph, state)
+        return model(x)["classes"], nnx.state(model)
+
+    found, state = train(state, x)
+    after = nnx.merge(graph, state)
+    stats = (
+        [v.value for v in theirs.trainable_variables],
+        [v.value for v in theirs.non_trainable_variables],
+    )
+    step = jax.jit(lambda *a: theirs.stateless_call(*a, training=True))
+    wanted, changed = step(*stats, x)
+    names = [v.path for v in theirs.non_trainable_variables]
+    return found, wanted, after, dict(zip(names, changed, strict=True))
+
+
+def drawn(model, seed=5):
+    """An abstract model with random values, none of them large."""
+    rng = np.random.default_rng(seed)
+    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+    nnx.update(
+        model,
+        jax.tree.map(
+            lambda x: jnp.asarray(rng.uniform(0.01, 0.1, x.shape), x.dtype),
+            state,
+        ),
+    )
+    return model
 
 
 def n_values(name, **knobs):

@@ -64,3 +64,53 @@ def test_outputs_are_those_of_keras(twins, size):
     expected = theirs.predict_on_batch(x)
     assert 0.05 < expected.std() < 10
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "n_classes", "n"), [(3, 3, 6_504_227), (3, 2, 6_502_786)]
+)
+def test_the_sources_parameters_are_counted(n_channels, n_classes, n):
+    knobs = {"in_channels": n_channels, "n_classes": n_classes}
+    assert twin.n_values("mobilenet_unet", **knobs) == n
+
+
+def test_training_and_its_running_statistics_are_those_of_keras(twins):
+    theirs, ours = twins
+    x = twin.image(4, 64, 64, 3)
+    found, wanted, after, changed = twin.trained(theirs, ours, x)
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+    for name, norm in (
+        ("block_12_project_BN", after.encoder.blocks[12].norm2),
+        ("bn_Conv1", after.encoder.norm),
+    ):
+        layer = theirs.get_layer(name)
+        mean = changed[layer.moving_mean.path]
+        np.testing.assert_allclose(norm.mean[...], mean, atol=1e-5)
+
+
+def test_any_multiple_of_the_stride_goes_through():
+    knobs = {"in_channels": 2, "n_classes": 4, "width": 2}
+    model = twin.empty("mobilenet_unet", **knobs)
+    h, w = 3 * model.stride, model.stride
+    x = jax.ShapeDtypeStruct((2, h, w, 2), jnp.float32)
+    found = nnx.eval_shape(lambda m, x: twin.predicting(m)(x), model, x)
+    assert found["classes"].shape == (2, h, w, 4)
+    assert found["classes"].dtype == jnp.float32
+
+
+def test_bfloat16_is_near_float32(twins):
+    _, full = twins  # and its program for this size
+    half = twin.empty(
+        "mobilenet_unet", in_channels=3, n_classes=3, width=4, dtype="bfloat16"
+    )
+    nnx.update(half, nnx.state(full))
+    x = twin.image(2, 64, 64, 3)
+    a, b = (twin.forward(m, x)["classes"] for m in (half, full))
+    assert a.dtype == jnp.float32
+    assert 0 < np.abs(a - b).mean() < 0.1 * b.std()
+
+
+def test_knobs_that_the_network_has_not_are_refused():
+    for knob, value in (("depth", 3), ("stem", 2), ("norm", "group")):
+        with pytest.raises(config.ConfigError, match=f"model.{knob}"):
+            twin.empty("mobilenet_unet", **{knob: value})

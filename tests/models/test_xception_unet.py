@@ -109,3 +109,37 @@ def test_outputs_are_those_of_keras(twins, size):
     expected = theirs.predict_on_batch(x)
     assert 0.05 < expected.std() < 10
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("n_channels", "n_classes", "n"), [(1, 4, 38_430_924), (3, 3, 38_431_483)]
+)
+def test_the_sources_parameters_are_counted(n_channels, n_classes, n):
+    knobs = {"in_channels": n_channels, "n_classes": n_classes}
+    assert twin.n_values("xception_unet", **knobs) == n
+
+
+def test_dropout_is_the_sources_or_one_rate():
+    def rates(**knobs):
+        model = twin.empty("xception_unet", **knobs)
+        return model.dropout.rate, model.dropout_last.rate
+
+    assert rates() == (0.1, 0.05)
+    assert rates(dropout=0.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_any_multiple_of_the_stride_goes_through(dtype):
+    knobs = {"in_channels": 2, "n_classes": 4, "width": 2, "dtype": dtype}
+    model = twin.empty("xception_unet", **knobs)
+    h, w = 3 * model.stride, model.stride
+    x = jax.ShapeDtypeStruct((2, h, w, 2), jnp.float32)
+    found = nnx.eval_shape(lambda m, x: twin.predicting(m)(x), model, x)
+    assert found["classes"].shape == (2, h, w, 4)
+    assert found["classes"].dtype == jnp.float32
+
+
+def test_knobs_that_the_network_has_not_are_refused():
+    for knob, value in (("depth", 3), ("stem", 2), ("norm", "group")):
+        with pytest.raises(config.ConfigError, match=f"model.{knob}"):
+            twin.empty("xception_unet", **{knob: value})
