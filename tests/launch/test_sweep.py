@@ -707,7 +707,7 @@ def test_killed_and_rerun_it_goes_on_where_it_was(command, tmp_path):
         assert child.poll() is None, child.stdout.read()
         time.sleep(0.05)
     child.kill()
-    child.wait()
+    child.communicate()
     child = command(swept, tiles, more)
     while "resuming at step" not in (first / "log.txt").read_text():
         assert child.poll() is None, child.stdout.read()
