@@ -225,3 +225,20 @@ def test_what_cannot_be_scored_is_one_line(launch, prepared, model, more, text):
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1
     assert text in err
+
+
+def test_the_snapshots_of_a_run_are_scored_as_their_mean(launch, prepared):
+    knobs = ("--optim.cycles=2", "--optim.ema=0", "--track.uri=none")
+    status, _, err = launch("train", *arguments(prepared, *knobs))
+    assert status == 0, err
+    status, out, err = launch(
+        "evaluate",
+        f"--tiles={prepared / 'tiles.npz'}",
+        "--model=work/snapshots",
+        "--out=scores",
+    )
+    assert status == 0, err
+    assert "| dice " in out
+    told = json.loads(pathlib.Path("scores/scores.json").read_text())
+    models = [bundle.load(f"work/snapshots/{k}") for k in (1, 2)]
+    assert told["settings"]["model"] == ",".join(map(bundle.digest, models))
