@@ -64,7 +64,8 @@ def _metrics(job: work.Job) -> tuple[dict[str, float], int | None]:
     numbers = {
         name: float(value)
         for name, value in found.items()
-        if value is not None and name.startswith(("val/", "test/"))
+        if value is not None
+        and name.startswith(("val/", "test/", "model/", "perf/"))
     }
     return numbers, about.get("n_parameters")
 

@@ -218,7 +218,7 @@ def _validate(
     course.worse = 0 if best else course.worse + 1
     if best:
         course.best, course.best_step = value, at
-        job.on_best(state, values)
+        job.on_best(state, values | meter.costs())
     return best
 
 

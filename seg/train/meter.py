@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import pathlib
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,17 @@ _log = logging.getLogger(__name__)
 
 class NotFinite(config_lib.UserError):
     """The loss or its gradient became NaN or infinite."""
+
+
+def peak_memory_mib() -> float:
+    """The most memory so far: the device's where it tells, else the process'.
+
+    The latter is the resident set, which holds data and compiler too.
+    """
+    told = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in told:
+        return told["peak_bytes_in_use"] / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 class Meter:
@@ -61,6 +73,7 @@ class Meter:
         self._resumed = len(self._pending)
         self._running: collections.deque[jax.Array] = collections.deque()
         self._notes: dict[str, float] = {}
+        self._rates: list[float] = []
         self._waited = 0.0
         self._paused = 0.0
         self._since = time.monotonic()
@@ -131,11 +144,19 @@ class Meter:
         values["train/learning_rate"] = float(self._learning_rate(at - 1))
         n_steps, self._resumed = len(window) - self._resumed, 0
         rate = n_steps * self._batch_size / seconds
+        self._rates.append(rate)
         values["perf/tiles_per_second"] = rate
         values["perf/data_wait_frac"] = min(self._waited / seconds, 1.0)
         self._since, self._waited, self._paused = now, 0.0, 0.0
         self._tracker.metrics(at, values)
         self._show(at, values["train/loss"], rate)
+
+    def costs(self) -> dict[str, float]:
+        """The usual speed so far and the most memory, for comparisons."""
+        found = {"perf/peak_memory_mib": peak_memory_mib()}
+        if self._rates:
+            found["perf/tiles_per_second"] = float(np.median(self._rates))
+        return found
 
     def window(self) -> list[tuple[int, dict[str, float]]]:
         """(step, metrics) of the steps that are not logged yet.

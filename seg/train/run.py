@@ -20,6 +20,7 @@ from seg import config as config_lib
 from seg.data import pipeline, records
 from seg.evaluate import plots, report
 from seg.images import write
+from seg.models import cost
 from seg.predict import bundle
 from seg.train import (
     averages,
@@ -109,9 +110,11 @@ def train(
         notes |= {encoder.RECORD: sha256} if sha256 else {}
         mesh.by_first(lambda: _begin(config, notes, workdir, changed))
         about = notes | {"n_parameters": n_params}
-        keep = _keeper(config, workdir, about)
+        costs = _costs(config)
+        keep = _keeper(config, workdir, about, costs)
         tracker = _tracker(config, workdir)
         with _recorded(tracker, config, about):
+            tracker.metrics(0, costs)
             course = loop.train(
                 loop.Job(
                     config=config,
@@ -135,6 +138,15 @@ def train(
             _finish(tracker, workdir)
         mesh.by_first(lambda: _end(workdir))
     return course
+
+
+def _costs(config: config_lib.Config) -> dict[str, float]:
+    """What the network costs: parameters, and multiply-adds of one tile."""
+    side = config.data.tile
+    return {
+        "model/parameters": float(cost.n_parameters(config.model)),
+        "model/gmac": cost.multiply_adds(config.model, side, side) / 1e9,
+    }
 
 
 def records_of(config: config_lib.Config, tiles: str = "") -> records.Records:
@@ -331,7 +343,10 @@ def _settler(
 
 
 def _keeper(
-    config: config_lib.Config, workdir: pathlib.Path, about: dict[str, Any]
+    config: config_lib.Config,
+    workdir: pathlib.Path,
+    about: dict[str, Any],
+    costs: Mapping[str, float],
 ) -> Callable[..., None]:
     """Writes the weights that predict as a bundle, in a folder there."""
 
@@ -340,7 +355,7 @@ def _keeper(
     ) -> None:
         if jax.process_index() == 0:
             at = int(state["step"])
-            meta = about | {"step": at, "metrics": dict(metrics)}
+            meta = about | {"step": at, "metrics": {**metrics, **costs}}
             made = bundle.from_model(_public(config), step.weights(state), meta)
             bundle.save(made, workdir / folder)
 

@@ -81,6 +81,21 @@ def test_rates_count_waiting_for_data_but_no_pause():
     assert 0.2 / seconds <= found["perf/data_wait_frac"] <= 1
 
 
+def test_costs_are_the_usual_speed_and_memory_that_was_really_taken():
+    told = History()
+    with made(told) as seen:
+        assert seen.costs().keys() == {"perf/peak_memory_mib"}
+        for at in range(1, 4):
+            seen.add(at, [], values(1))
+            seen.log()
+        rates = [found["perf/tiles_per_second"] for _, found in told]
+        assert seen.costs()["perf/tiles_per_second"] == np.median(rates)
+        before = meter.peak_memory_mib()
+        large = np.ones((256 + int(before)) << 17)  # that many MiB
+        assert meter.peak_memory_mib() > before + 200
+        del large
+
+
 def test_waiting_passes_every_batch_on():
     with made() as seen:
         assert list(seen.waiting(iter("abc"))) == ["a", "b", "c"]

@@ -90,6 +90,8 @@ def test_a_gap_between_objects_is_background_to_the_loss():
         for gap in (0, 1)
     ]
     assert scores[0].pop("val/loss") != scores[1].pop("val/loss")
+    for found in scores:
+        assert found.pop("perf/predict_mpx_per_second") > 0
     assert scores[0] == scores[1]  # the scores are those of the truth
 
 
