@@ -52,12 +52,12 @@ def _train(
 
     compiler.configure(config.train.deterministic)
     mesh.start_distributed(config.mesh.distributed)
-    from seg.train import run
+    from seg.train import run, workdirs
 
     # Of several processes, the first one speaks for all.
     say = (lambda text: None) if jax.process_index() else print
-    if run.is_done(workdir) and not config.train.resume_changed:
-        run.check_same(config, workdir)
+    if workdirs.is_done(workdir) and not config.train.resume_changed:
+        workdirs.check_same(config, workdir)
         say(f"{workdir}: the training is complete, nothing to do")
         return seg_flags.DONE
     course = run.train(

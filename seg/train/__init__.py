@@ -1,6 +1,7 @@
 """Batches -> a trained model.
 
 run.py       wires config -> pipeline -> loop
+workdirs.py  the folder of a run: held, compared, begun and ended
 loop.py      the one training story: batch, step, log, evaluate, save, resume
 validate.py  whole validation images, stitched and scored
 step.py      every jit of training: the fresh state and the step

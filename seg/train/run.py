@@ -19,7 +19,6 @@ import jax
 from seg import config as config_lib
 from seg.data import pipeline, records
 from seg.evaluate import plots, report
-from seg.images import write
 from seg.models import cost
 from seg.predict import bundle
 from seg.train import (
@@ -33,23 +32,9 @@ from seg.train import (
     stop,
     tracking,
     validate,
+    workdirs,
 )
 
-# What may differ when a run is resumed: it changes no number.
-_FREE = (
-    "data.dir",
-    "data.path",
-    "data.cache_mib",
-    "train.keep",
-    "train.log_every",
-    "train.checkpoint_every",
-    "train.resume_changed",
-    "track.",
-    "mesh.",
-)
-
-_DONE = "done"  # stands in a workdir whose run is complete and recorded
-_REOPENED = "reopened"  # stands where another config or data go on from there
 _log = logging.getLogger(__name__)
 
 
@@ -77,14 +62,14 @@ def train(
     """
     with contextlib.ExitStack() as held:
         signals = signals or held.enter_context(stop.Signals())
-        mesh.by_first(lambda: _claim(held, config, workdir))
+        mesh.by_first(lambda: workdirs.claim(held, config, workdir))
         if jax.process_index():
             logging.getLogger("seg").setLevel(logging.WARNING)
         data = records_of(config, tiles)
         config = records.with_intensities(config, data)
         # All look before they wait for the first one, which changes it.
-        changed = _changed(config, data, workdir)
-        mesh.by_first(lambda: _check_same_data(data, config, workdir))
+        changed = workdirs.changed(config, data, workdir)
+        mesh.by_first(lambda: workdirs.check_same_data(data, config, workdir))
         evaluate = validate.on_images(config, data)
         devices = mesh.make()
         n_steps = pipeline.total_steps(data, config)
@@ -103,12 +88,12 @@ def train(
         )
         checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
         checkpoints.check(state)
-        if is_done(workdir) and not changed:
+        if workdirs.is_done(workdir) and not changed:
             return loop.Course(**checkpoints.meta() or {})
         state, sha256 = encoder.start(config, state, workdir, checkpoints)
         notes = {"data_digest": data.digest}
         notes |= {encoder.RECORD: sha256} if sha256 else {}
-        mesh.by_first(lambda: _begin(config, notes, workdir, changed))
+        mesh.by_first(lambda: workdirs.begin(config, notes, workdir, changed))
         about = notes | {"n_parameters": n_params}
         costs = _costs(config)
         keep = _keeper(config, workdir, about, costs)
@@ -136,7 +121,7 @@ def train(
                 )
             )
             _finish(tracker, workdir)
-        mesh.by_first(lambda: _end(workdir))
+        mesh.by_first(lambda: workdirs.end(workdir))
     return course
 
 
@@ -202,120 +187,7 @@ def record(
                 folder = f"{found.split}/{folder}".rstrip("/")
             tracker.artifact(path, folder)
     finally:
-        tracker.finish("FINISHED" if is_done(workdir) else "KILLED")
-
-
-def is_done(workdir: pathlib.Path) -> bool:
-    """Whether the training in a workdir is complete, and recorded."""
-    return (workdir / _DONE).exists()
-
-
-def _claim(
-    held: contextlib.ExitStack, config: config_lib.Config, workdir: pathlib.Path
-) -> None:
-    """Takes hold of the workdir, if it is this config's."""
-    held.enter_context(checkpoint.lock(workdir))
-    held.enter_context(_log_file(workdir / "log.txt"))
-    check_same(config, workdir)
-
-
-@contextlib.contextmanager
-def _log_file(path: pathlib.Path) -> Iterator[None]:
-    """What is logged also goes to the end of a file."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-
-
-def check_same(config: config_lib.Config, workdir: pathlib.Path) -> None:
-    """Raises UserError where the workdir was trained with another config."""
-    path = workdir / "config.json"
-    if config.train.resume_changed or not path.exists():
-        return
-    try:
-        before = config_lib.from_json(path.read_text())
-    except config_lib.ConfigError as error:
-        raise config_lib.UserError(
-            f"{path}: {error}; use another workdir, or --train.resume_changed"
-        ) from error
-    if lines := _differences(before, config):
-        raise config_lib.UserError(
-            f"{workdir} was trained with another config ({'; '.join(lines)}); "
-            "use another workdir, or --train.resume_changed"
-        )
-
-
-def _check_same_data(
-    data: records.Records, config: config_lib.Config, workdir: pathlib.Path
-) -> None:
-    path = workdir / "data_digest"
-    before = path.read_text().strip() if path.exists() else data.digest
-    if before != data.digest and not config.train.resume_changed:
-        raise config_lib.UserError(
-            f"{workdir} was trained with other data (digest {before}, now "
-            f"{data.digest}); use another workdir, or --train.resume_changed"
-        )
-
-
-def _changed(
-    config: config_lib.Config, data: records.Records, workdir: pathlib.Path
-) -> bool:
-    """Whether config or data differ from those of a finished run here."""
-    path = workdir / "data_digest"
-    if (workdir / _REOPENED).exists():
-        return True
-    if not path.exists():  # nothing has begun here
-        return False
-    try:
-        before = config_lib.from_json((workdir / "config.json").read_text())
-    except (config_lib.ConfigError, OSError):
-        return True
-    return path.read_text().strip() != data.digest or bool(
-        _differences(before, config)
-    )
-
-
-def _differences(
-    before: config_lib.Config, config: config_lib.Config
-) -> list[str]:
-    if not config.data.mean:  # those of the data, which are compared
-        measured = {"data.mean": (), "data.std": ()}
-        before = config_lib.replace(before, measured)
-    lines = config_lib.diff(before, config)
-    return [line for line in lines if not line.startswith(_FREE)]
-
-
-def _begin(
-    config: config_lib.Config,
-    notes: Mapping[str, str],
-    workdir: pathlib.Path,
-    changed: bool,
-) -> None:
-    """Writes what a resumed run is compared with, once nothing is wrong."""
-    if changed:
-        (workdir / _REOPENED).touch()
-        (workdir / _DONE).unlink(missing_ok=True)
-    text = config_lib.to_json(_public(config))
-    files = {name: f"{note}\n" for name, note in notes.items()}
-    for name, content in {"config.json": text, **files}.items():
-        with write.whole(workdir / name) as part:
-            part.write_text(content)
-
-
-def _end(workdir: pathlib.Path) -> None:
-    (workdir / _DONE).touch()
-    (workdir / _REOPENED).unlink(missing_ok=True)
-
-
-def _public(config: config_lib.Config) -> config_lib.Config:
-    """The config without the password that a URI may hold."""
-    uri = tracking.redact(config.track.uri)
-    return config_lib.replace(config, {"track.uri": uri})
+        tracker.finish("FINISHED" if workdirs.is_done(workdir) else "KILLED")
 
 
 def _batches(
@@ -356,7 +228,9 @@ def _keeper(
         if jax.process_index() == 0:
             at = int(state["step"])
             meta = about | {"step": at, "metrics": {**metrics, **costs}}
-            made = bundle.from_model(_public(config), step.weights(state), meta)
+            made = bundle.from_model(
+                workdirs.public(config), step.weights(state), meta
+            )
             bundle.save(made, workdir / folder)
 
     return keep

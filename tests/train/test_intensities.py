@@ -9,7 +9,7 @@ import pytest
 from seg import config, normalize
 from seg.data import records, synthetic
 from seg.predict import bundle, predictor
-from seg.train import run
+from seg.train import run, workdirs
 
 KNOBS = {
     "model.width": 4, "model.depth": 1, "model.norm": "batch",
@@ -54,11 +54,11 @@ def test_a_run_keeps_what_its_scaling_took_from_the_images(pack, tmp_path):
     np.testing.assert_allclose(kept.data.mean, pixels.mean(), rtol=1e-5)
     np.testing.assert_allclose(kept.data.std, pixels.std(), rtol=1e-5)
     # the same command again, and what it was with its numbers written out
-    run.check_same(settings, workdir)
-    run.check_same(kept, workdir)
+    workdirs.check_same(settings, workdir)
+    workdirs.check_same(kept, workdir)
     other = config.replace(kept, {"data.mean": [7.0]})
     with pytest.raises(config.UserError, match=r"data\.mean: "):
-        run.check_same(other, workdir)
+        workdirs.check_same(other, workdir)
     again = run.train(settings, workdir, tiles=path)
     assert again.best is not None
     trained = bundle.load(workdir / "bundle")

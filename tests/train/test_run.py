@@ -21,7 +21,7 @@ from seg.data import records, synthetic
 from seg.evaluate import report
 from seg.models import blocks
 from seg.predict import bundle
-from seg.train import checkpoint, mesh, run, step, tracking
+from seg.train import checkpoint, mesh, run, step, tracking, workdirs
 
 KNOBS = {
     "model.width": 2,
@@ -133,7 +133,7 @@ def test_a_workdir_holds_all_that_is_promised(trained):
     assert "parameters; 6 steps of 4 tiles, 3 a pass" in log
     assert "step 6/6" in log
     assert course.done and course.best_step in (3, 6)
-    assert run.is_done(work) and not run.is_done(folder)
+    assert workdirs.is_done(work) and not workdirs.is_done(folder)
 
 
 def test_the_record_of_a_run_is_whole(trained):
@@ -179,7 +179,7 @@ def test_the_bundle_gives_the_scores_of_the_best_validation(trained):
 def test_what_was_not_recorded_to_the_end_is_made_up_for(workdir, tiles):
     before = (workdir / "checkpoints" / "6" / "manifest.json").read_bytes()
     course = train(tiles=tiles)
-    assert course.done and run.is_done(workdir)
+    assert course.done and workdirs.is_done(workdir)
     after = (workdir / "checkpoints" / "6" / "manifest.json").read_bytes()
     assert after == before
 
@@ -364,9 +364,9 @@ def test_a_run_that_is_made_longer_is_not_complete_before_its_end(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(run.loop, "train", killed)
         train(tiles=tiles, **longer)
-    assert not run.is_done(workdir)
+    assert not workdirs.is_done(workdir)
     longer.pop("train__resume_changed")  # it is the run's own config now
-    assert train(tiles=tiles, **longer).done and run.is_done(workdir)
+    assert train(tiles=tiles, **longer).done and workdirs.is_done(workdir)
     assert checkpoint.Checkpoints(workdir / "checkpoints").latest() == 9
 
 
@@ -382,8 +382,8 @@ def test_killed_at_its_very_end_a_run_trains_no_further(tiles, monkeypatch):
         train(tiles=tiles, **patient)
     found = checkpoint.Checkpoints("work/checkpoints")
     at = found.latest()
-    assert at < 27 and found.meta()["done"] and not run.is_done(PATH)
-    assert train(tiles=tiles, **patient).done and run.is_done(PATH)
+    assert at < 27 and found.meta()["done"] and not workdirs.is_done(PATH)
+    assert train(tiles=tiles, **patient).done and workdirs.is_done(PATH)
     assert found.latest() == at
 
 
@@ -391,7 +391,7 @@ def test_without_its_checkpoints_a_complete_run_is_complete(workdir, tiles):
     (workdir / "done").touch()
     shutil.rmtree(workdir / "checkpoints")
     train(tiles=tiles, train__resume_changed=True)
-    assert run.is_done(workdir) and not (workdir / "checkpoints").exists()
+    assert workdirs.is_done(workdir) and not (workdir / "checkpoints").exists()
 
 
 def test_a_complete_run_stays_so_whatever_may_change(workdir, tiles):
