@@ -700,7 +700,7 @@ def test_a_dry_run_lists_the_trials(launch, tmp_path):
 @pytest.mark.timeout(900)
 def test_killed_and_rerun_it_goes_on_where_it_was(command, tmp_path):
     swept, tiles = {"model.width": [2, 3]}, "--tiles=tiles.npz"
-    more = "--train.epochs=60"
+    more = "--train.epochs=40"
     child = command(swept, tiles, more)
     first = tmp_path / "w" / "width=2"
     while not list(first.glob("checkpoints/*/manifest.json")):
