@@ -36,7 +36,7 @@ def load(model: nnx.Module, path: str | os.PathLike) -> str:
     if not hasattr(encoder, "keras_layers"):
         raise config_lib.ConfigError(
             f"model.encoder={path}: this network has no encoder that weights "
-            "fit; choose model.name=xception_unet or mobilenet_unet"
+            "fit; choose xception_unet, mobilenet_unet or deeplab_v3plus"
         )
     path = pathlib.Path(path)
     if not path.is_file():
