@@ -18,6 +18,7 @@ TPU, lowered without any of them at hand, and readable for years by newer JAX:
 whoever else reads it. Both are compared with the model before they are given.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -48,13 +49,8 @@ def stablehlo(
     """
     program, stride = _program(bundle)
     n_channels = bundle.config.model.in_channels
-    b, h, w = jax_export.symbolic_shape("b, h, w")
-    shapes = (
-        (b, stride * h, stride * w, n_channels),
-        (b, n_channels, len(normalize.COLUMNS)),
-    )
     exported = jax_export.export(jax.jit(program), platforms=platforms)(
-        *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
+        *_examples(stride, n_channels)
     )
     content = bytes(exported.serialize())
     if "cpu" in platforms:
@@ -66,6 +62,9 @@ def stablehlo(
 def onnx(bundle: bundle_lib.Bundle) -> bytes:
     """The model as an ONNX model, BatchNorm folded, channels first inside.
 
+    It computes in float32 whatever `model.dtype` is: CPUs' engines choose for
+    themselves.
+
     Raises UserError where a package is missing, an operation has no place in
     ONNX, or the result, run by onnxruntime or OpenVINO in float32, differs
     from the model's by more than 1e-3.
@@ -76,15 +75,12 @@ def onnx(bundle: bundle_lib.Bundle) -> bytes:
         raise config_lib.UserError(
             f"{error.name} is missing; pip install -e .[export]"
         ) from error
-    program, stride = _program(bundle)
-    n_channels = bundle.config.model.in_channels
-    tile = bundle.config.predict.tile // stride * stride or stride
-    examples = (
-        jax.ShapeDtypeStruct((2, tile, tile, n_channels), jnp.float32),
-        jax.ShapeDtypeStruct(
-            (2, n_channels, len(normalize.COLUMNS)), jnp.float32
-        ),
-    )
+    settings = bundle.config
+    model = dataclasses.replace(settings.model, dtype="float32")
+    settings = dataclasses.replace(settings, model=model)
+    program, stride = _program(dataclasses.replace(bundle, config=settings))
+    n_channels = model.in_channels
+    examples = _examples(stride, n_channels)
     made = graph.convert(program, examples, ("image", "stats"), _RESULT)
     content = made.SerializeToString()
     _check(_runner(content), jax.jit(program), stride, n_channels, _CLOSE)
@@ -110,6 +106,19 @@ def _program(bundle: bundle_lib.Bundle) -> tuple[Callable[..., Any], int]:
     graph, state = xla.split(model)
     how = normalize.scaling(bundle.config.data)
     return functools.partial(xla.apply, graph, how, state), model.stride
+
+
+def _examples(
+    stride: int, n_channels: int
+) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Image and stats of any size that the network takes."""
+    b, h, w = jax_export.symbolic_shape("b, h, w")
+    shapes = (
+        (b, stride * h, stride * w, n_channels),
+        (b, n_channels, len(normalize.COLUMNS)),
+    )
+    image, stats = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
+    return image, stats
 
 
 def _check(

@@ -8,8 +8,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from jax import export as jax_export
 
 from seg import normalize
+from seg.models import blocks, convnext_unet, fcn8, strided, unet_plusplus
 from seg.predict import bundle, graph
 from seg.predict.engine import xla
 
@@ -25,10 +27,22 @@ def run(model, *arrays):
     return found
 
 
+SIZES = len(normalize.COLUMNS)
+SCOPE = jax_export.SymbolicScope()
+
+
+def free(array):
+    """What an array is an example of: B is free, of images H and W too."""
+    names = ("b", "8 * h", "8 * w")[: 3 if array.ndim == 4 else 1]
+    sizes = map(str, array.shape[len(names) :])
+    shape = ", ".join([*names, *sizes])
+    shape = jax_export.symbolic_shape(shape, scope=SCOPE)
+    return jax.ShapeDtypeStruct(shape, array.dtype)
+
+
 def converted(function, *arrays):
-    examples = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in arrays]
     names = [f"x{i}" for i in range(len(arrays))]
-    return graph.convert(function, examples, names, "y")
+    return graph.convert(function, [*map(free, arrays)], names, "y")
 
 
 def program(model):
@@ -61,16 +75,8 @@ def test_a_network_gives_the_same_at_any_size(make_bundle, knobs):
     model = make_bundle(**knobs)
     of, stride = program(model)
     channels = model.config.model.in_channels
-    sizes = len(normalize.COLUMNS)
-    made = graph.convert(
-        of,
-        [
-            jax.ShapeDtypeStruct((2, 32, 32, channels), jnp.float32),
-            jax.ShapeDtypeStruct((2, channels, sizes), jnp.float32),
-        ],
-        ("image", "stats"),
-        "probabilities",
-    )
+    examples = noise(2, 32, 32, channels), noise(2, channels, SIZES)
+    made = converted(of, *examples)
     onnx.checker.check_model(made, full_check=True)
     for b, h, w in ((2, 32, 32), (1, stride, 3 * stride), (3, 40, 24)):
         image = 100 + 40 * noise(b, h, w, channels)
@@ -82,7 +88,7 @@ def test_a_network_gives_the_same_at_any_size(make_bundle, knobs):
 
 def test_it_is_channels_first_inside_and_batchnorm_is_folded(make_bundle):
     of, _ = program(make_bundle(model__name="unet_small"))
-    made = converted(of, noise(2, 32, 32, 1), noise(2, 1, 7))
+    made = converted(of, noise(2, 32, 32, 1), noise(2, 1, SIZES))
     count = collections.Counter(node.op_type for node in made.graph.node)
     # in and out
     assert count["Transpose"] <= 2
@@ -93,7 +99,7 @@ def test_it_is_channels_first_inside_and_batchnorm_is_folded(make_bundle):
     assert count["MaxPool"] == 2 and count["DepthToSpace"] == 2
 
 
-POSITIVE = np.abs(noise(2, 8, 6, 4)) + 0.1
+POSITIVE = np.abs(noise(2, 8, 16, 4)) + 0.1
 FUNCTIONS = {
     "relu": jax.nn.relu,
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),
@@ -108,11 +114,35 @@ FUNCTIONS = {
     "sum": lambda x: x.sum(3),
     "dense": lambda x: x @ noise(4, 3),
     "padded": lambda x: jnp.pad(x, ((0, 0), (1, 2), (0, 3), (0, 0))),
-    "cut": lambda x: x[:, 1:, ::2, 1:3],
-    "joined": lambda x: jnp.concatenate([x, 2 * x], 3),
-    "stacked": lambda x: jnp.concatenate([x, 2 * x], 1),
-    "chosen": lambda x: jnp.where(x > 0.5, x, -x),
-    "shared": lambda x: (x * 2) + (x * 3),
+    "cut": lambda x: jax.lax.slice_in_dim(x[:, 1:, 2:-1, 1:3], 0, None, 2, 1),
+    "first": lambda x: x[..., 0],
+    "crop": lambda x: x[:, 3:-2, 1:-1],
+    "parts": lambda x: jnp.concatenate(jnp.split(x, 2, 3)[::-1], 3),
+    "masked": lambda x: jnp.concatenate([jnp.where(x > 0.5, x, 0), x], 3),
+    "mean": lambda x: x.mean((1, 2)),
+    "image pooling": lambda x: jnp.concatenate(
+        [x, jnp.broadcast_to(x.mean((1, 2), keepdims=True), x.shape)], 3
+    ),
+    "layer norm": lambda x: (
+        (x - x.mean(3, keepdims=True))
+        * jax.lax.rsqrt(x.var(3, keepdims=True) + 1e-3)
+    ),
+    "column norm": lambda x: x / jnp.sqrt((x * x).sum(1, keepdims=True)),
+    "of columns": lambda x: (x * x).sum(1)[:, None] + x,
+    "groups": lambda x: x.reshape(*x.shape[:3], 2, 2).max(4),
+    "folded": lambda x: x.reshape(x.shape[0], -1, 4).sum(1),
+    "count": lambda x: x * (x.shape[1] * x.shape[2] // 3 - x.shape[0]),
+    "turned": lambda x: x.transpose(0, 2, 1, 3)[:, 1:],
+    "mean of several": lambda x: unet_plusplus.mean_logits(
+        jnp.stack([x, 2 * x])
+    ),
+    "by platform": lambda x: jax.lax.platform_dependent(
+        x,
+        cpu=lambda x: jnp.tanh(
+            jnp.sort(x.reshape(-1)).reshape(x.shape) * 0 + x
+        ),
+        default=jnp.tanh,
+    ),
 }
 
 
@@ -151,6 +181,82 @@ def test_convolutions_of_every_kind(strides, groups, dilation):
     np.testing.assert_allclose(found, of(image), atol=1e-4)
 
 
+def bilinear(factor):
+    def of(x):
+        b, h, w, c = x.shape
+        size = (b, factor * h, factor * w, c)
+        return jax.image.resize(x, size, "bilinear")
+
+    return of
+
+
+def up_and_down(side):
+    def of(x):
+        b, h, w, c = x.shape
+        x = x.reshape(b, h // side, side, w // side, side, c)
+        x = x.transpose(0, 1, 3, 2, 4, 5)
+        small = x.reshape(b, h // side, w // side, side**2 * c)
+        x = small.reshape(b, h // side, w // side, side, side, c)
+        x = x.transpose(0, 1, 3, 2, 4, 5)
+        return 2 * x.reshape(b, h, w, c)
+
+    return of
+
+
+def pooled_mean(x):
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+KERNEL = noise(3, 3, 4, 6)
+PATTERNS = {
+    "MaxPool": blocks.max_pool,
+    "MaxPool of 3": strided.max_pool3,
+    "AveragePool": pooled_mean,
+    "SpaceToDepth": up_and_down(2),
+    "DepthToSpace": up_and_down(4),
+    "DepthToSpace of 8": fcn8.Grow(4, 8),
+    "Resize": lambda x: x.repeat(2, 1).repeat(2, 2),
+    "Resize by 2": bilinear(2),
+    "Resize by 4": bilinear(4),
+    "ConvTranspose": lambda x: strided.conv_transpose(x, KERNEL),
+    "Conv of channels": lambda x: strided.depthwise(x, KERNEL[..., 0]),
+    "Conv with holes": lambda x: strided.depthwise(x, KERNEL[..., 0], 1, 3),
+    "Conv of 7": lambda x: convnext_unet.depthwise(x, noise(7, 7, 4)),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_what_is_one_operation_in_onnx_becomes_it(name):
+    function = PATTERNS[name]
+    made = converted(function, POSITIVE)
+    kinds = [node.op_type for node in made.graph.node]
+    assert kinds.count(name.split()[0]) == 1
+    assert not {"Reshape", "Shape", "Pad"} & {*kinds}
+    found = run(made, POSITIVE)
+    np.testing.assert_allclose(found, function(POSITIVE), rtol=2e-5, atol=2e-5)
+
+
+def test_a_part_that_others_see_is_no_pattern():
+    def of(x):
+        b, h, w, c = x.shape
+        split = x.reshape(b, h // 2, 2, w // 2, 2, c)
+        return split.max((2, 4)) + split[:, :, 0, :, 0]
+
+    made = converted(of, POSITIVE)
+    assert "MaxPool" not in {node.op_type for node in made.graph.node}
+    np.testing.assert_allclose(run(made, POSITIVE), of(POSITIVE))
+
+
+def test_another_resizing_is_not_taken_for_the_bilinear_one():
+    def of(x):
+        b, h, w, c = x.shape
+        return jax.image.resize(x, (b, 2 * h, 2 * w, c), "cubic")
+
+    with pytest.raises(graph.UnsupportedError):
+        converted(of, POSITIVE)
+
+
 def test_a_factor_that_others_see_is_not_folded():
     kernel = noise(1, 1, 4, 4)
 
@@ -171,8 +277,7 @@ def test_a_factor_that_others_see_is_not_folded():
     ("function", "match"),
     [
         (lambda x: jnp.sort(x, 3), "sort"),
-        (lambda x: x.reshape(2, -1), "reshape needs the sizes"),
-        (lambda x: x[:, :4], "slice needs the sizes"),
+        (lambda x: x[:, : x.shape[1] // 8], "slice up to h of 8\\*h"),
         (lambda x: jnp.einsum("bhwc,bhwd->bcd", x, x), "product"),
         (lambda x: x.astype(jnp.bfloat16) * 2, "bfloat16"),
     ],
