@@ -70,7 +70,9 @@ class _Product:
 
     def __call__(self, x: Array, kernel: Array, *_: Any, **__: Any) -> Array:
         if kernel.shape[:2] == (1, 1):
-            return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
+            for axis in (1, 2):
+                x = jax.lax.slice_in_dim(x, 0, None, self.stride, axis)
+            return x @ kernel[0, 0]
         return jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -152,7 +154,10 @@ def _taps(
             top, left = row * dilation, column * dilation
             bottom = top + stride * (n_rows - 1) + 1
             right = left + stride * (n_columns - 1) + 1
-            yield row, column, x[:, top:bottom:stride, left:right:stride]
+            # As an index this is a gather where H and W are symbols.
+            tap = jax.lax.slice_in_dim(x, top, bottom, stride, 1)
+            tap = jax.lax.slice_in_dim(tap, left, right, stride, 2)
+            yield row, column, tap
 
 
 def _depthwise_backward(
