@@ -29,10 +29,13 @@ def as_published() -> config.Config:
         classes=("background", "bead", "cell"),
         model=config.Model(name="xception_unet", n_classes=3),
         data=config.Data(
-            normalize="global + minmax + equalize + gamma", split="tiles"),
+            normalize="global + minmax + equalize + gamma", split="tiles",
+            val_frac=0.2),
         synthetic=config.Synthetic(
             kind="beads", n_classes=3, height=480, width=640, contrast=0.3,
             n_train=60, n_val=10, n_test=10),
+        augment=config.Augment(
+            brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0),
         loss=config.Loss(terms="lovasz_softmax"),
         optim=config.Optim(
             name="sgd", unit_gradients=True, schedule="constant",

@@ -28,8 +28,8 @@ def as_published() -> config.Config:
             kind="cells", n_classes=4, height=2048, width=2048,
             diameter=200.0, n_train=24, n_val=4, n_test=4),
         augment=config.Augment(
-            rotate=0.7, crop_pad=0.2, brightness=0.0, contrast=0.0, gamma=0.0,
-            noise=0.0),
+            flip=0.4, quarter_turns=False, rotate=0.7, crop_pad=0.2,
+            brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0),
         loss=config.Loss(terms="cross_entropy"),
         optim=config.Optim(
             name="adam", schedule="constant", warmup_frac=0.0, clip_norm=0.0),

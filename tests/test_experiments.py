@@ -55,8 +55,11 @@ def test_its_docstring_holds_a_command_that_exists(experiment):
     commands = re.findall(r"python -m launch\.(\w+)|bash launch/(\S+)", text)
     assert commands
     for module, script in commands:
-        name = f"{module}.py" if module else script
-        assert (FOLDER.parent / "launch" / name).is_file()
+        found = FOLDER.parent / "launch"
+        named = (
+            [script] if script else [f"{module}.py", f"{module}/__main__.py"]
+        )
+        assert any((found / name).is_file() for name in named)
     for named in re.findall(r"experiments/\w+\.py", text):
         assert (FOLDER.parent / named).is_file()
 
