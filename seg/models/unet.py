@@ -18,7 +18,7 @@ from flax import nnx
 from jax import Array
 
 from seg import config as config_lib
-from seg.models import blocks
+from seg.models import blocks, refuse
 
 
 class DoubleConv(nnx.Module):
@@ -66,6 +66,7 @@ class _UNet(nnx.Module):
         tail: bool,
         init: blocks.Init,
     ):
+        refuse.knobs(config, "deep_supervision")
         depth = len(dropout) // 2
         dtype = blocks.compute_dtype(config.dtype)
         kwargs = {
