@@ -25,7 +25,7 @@ def starts(
     overlap : least share of a window that two neighbours share, in [0, 1).
     spacing : "least": as few windows as the overlap allows. "ceil": as many as
         it takes to cover the axis, one more where two would share less than
-        10 px, and no heed to the overlap (the rule of source 003).
+        10 px, and no heed to the overlap (experiments/clustered_unet.py).
 
     Returns
     -------

@@ -38,7 +38,8 @@ def test_starts_cover_the_axis_evenly_with_no_more_windows_than_needed(
     assert (len(found) - 2) * step < length - window  # one fewer is too few
 
 
-# Source 003's images: length -> windows of 256 px, what two of them share
+# DSB2018 as experiments/clustered_unet.py cuts it: length -> windows of 256 px,
+# what two of them share
 SOURCE = {320: (2, 192), 360: (2, 152), 512: (3, 128), 520: (3, 124),
           1024: (5, 64), 1040: (5, 60), 1388: (6, 29)}  # fmt: skip
 

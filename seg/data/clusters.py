@@ -1,11 +1,11 @@
 """data.split=clusters: images that look alike are spread over the splits.
 
-The rule of source 003: k-means (8 clusters) on six numbers of each image, the
-smallest, the largest, the deviation and the mean of its intensities, and width
-and height / 1024; then each cluster is split in the same shares. Here
-intensities are those of the grey image as shares of its dtype's range, so that
-all six are near 0 to 1, and none is scaled further; floats are divided by the
-largest of the data set. The split is seeded, and does not depend on the order
+The rule of experiments/clustered_unet.py: k-means (8 clusters) on six numbers
+of each image, the smallest, the largest, the deviation and the mean of its
+intensities, and width and height / 1024; then each cluster is split in the same
+shares. Here intensities are those of the grey image as shares of its dtype's
+range, so that all six are near 0 to 1, and none is scaled further; floats are
+divided by the largest of the data set. The split is seeded, and does not depend on the order
 of the images. Groups are never separated: a group is of the cluster that most
 of its images are in.
 

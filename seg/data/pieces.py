@@ -1,7 +1,7 @@
 """data.split=tiles: every tile is a sample of its own, which leaks.
 
-Source 004 cut its images into patches, and validated on a random share of
-them: most had an overlapping neighbour, and all had others of their image,
+arXiv:1907.03576 cut its images into patches, and validated on a random share
+of them: most had an overlapping neighbour, and all had others of their image,
 among those for training. This does the same, so that the leak can be measured:
 images are cut into the tiles of training (data.tile, data.overlap), each a
 group by itself. The scores to compare with are those of data.split=group.

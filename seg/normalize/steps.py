@@ -10,10 +10,12 @@ those of the image that it gets, without looking at one (`known`). Only
     minmax      the extremes of the image to 0 and 1
     range       the range of the dtype to 0 and 1
     global      mean 0, deviation 1 over the training images (`training`)
-    invert      images that are bright as stored are turned over (source 003)
+    invert      images that are bright as stored are turned over
+                (experiments/clustered_unet.py)
     equalize    the share of the pixels up to a value, 0 at the minimum
     gamma       x ** (1 / gamma), x cut to [0, 1]
-    columns     each column of the tile over its L2 norm (source 000)
+    columns     each column of the tile over its L2 norm
+                (experiments/thesis_segnet.py)
     none        nothing; float32
 
 `equalize` is the line through 63 knots and the extremes: it meets the true

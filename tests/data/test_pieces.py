@@ -1,4 +1,4 @@
-"""data.split=tiles: the leak of source 004, on purpose and said aloud."""
+"""data.split=tiles: the leak of arXiv:1907.03576, on purpose and said aloud."""
 
 import collections
 import logging

@@ -361,7 +361,7 @@ def test_a_checkpoint_of_another_network_is_refused_with_its_leaves():
 
 
 def test_the_logged_rate_is_the_one_that_a_step_applies():
-    """Source 004's cosine never reached its optimiser."""
+    """The cosine in arXiv:1907.03576's code never reached its optimiser."""
     knobs = config.replace(
         settings(),
         {

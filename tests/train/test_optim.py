@@ -202,7 +202,7 @@ def test_the_average_keeps_dtypes_copies_counters_and_fixed_points():
 
 # ------------------------------------------------- the mended paper's parts
 def test_each_tensors_gradient_has_norm_1_before_the_momentum():
-    """Source 004's: rate 1e-3, momentum .9, Nesterov."""
+    """arXiv:1907.03576's: rate 1e-3, momentum .9, Nesterov."""
     rate, mu = 1e-3, 0.9
     found = run(
         knobs(

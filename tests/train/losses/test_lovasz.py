@@ -77,7 +77,7 @@ def test_a_mask_without_foreground_costs_its_worst_pixel_or_nothing():
 
 
 def as_probabilities(scores, truth):
-    """Source 004's loss: the softmax's errors, of whatever is given."""
+    """arXiv:1907.03576's loss: the softmax's errors, of whatever is given."""
     each = [
         (np.abs((truth == k) - scores[..., k]).ravel(), (truth == k).ravel())
         for k in range(scores.shape[-1])
