@@ -36,6 +36,8 @@ from seg.predict.engine import xla
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 _RESULT = "probabilities"
+# Of one program: what sizes go into is rounded at run time.
+_SAME = {"float32": 1e-5, "bfloat16": 0.02}
 _CLOSE = 1e-3  # of two float32 programs that add in another order
 
 
@@ -44,8 +46,8 @@ def stablehlo(
 ) -> bytes:
     """The model as a program.
 
-    Raises UserError where the program, read back and run on the CPU, does not
-    give exactly what the model gives.
+    Raises UserError where the program, read back and run on the CPU, differs
+    from the model by more than rounding.
     """
     program, stride = _program(bundle)
     n_channels = bundle.config.model.in_channels
@@ -55,7 +57,8 @@ def stablehlo(
     content = bytes(exported.serialize())
     if "cpu" in platforms:
         found = jax_export.deserialize(bytearray(content)).call
-        _check(found, jax.jit(program), stride, n_channels, 0.0)
+        tolerance = _SAME[bundle.config.model.dtype]
+        _check(found, jax.jit(program), stride, n_channels, tolerance)
     return content
 
 

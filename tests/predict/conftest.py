@@ -39,8 +39,9 @@ def make_bundle():
             for path, value in nnx.to_flat_state(nnx.state(network))
         }
         # Probabilities on both sides of one half: there are objects.
-        weights["head/kernel"][..., ::2, :] = -3
-        weights["head/kernel"][..., 1::2, :] = 3
+        if "head/kernel" in weights:
+            weights["head/kernel"][..., ::2, :] = -3
+            weights["head/kernel"][..., 1::2, :] = 3
         return bundle.Bundle(settings, weights, {"licence": "CC0-1.0"})
 
     return make

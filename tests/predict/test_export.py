@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from seg import config, normalize
+from seg import config, models, normalize
 from seg.predict import bundle, export
-from seg.predict.engine import xla
+from seg.predict.engine import graphs, xla
 
 
 def images(*shape):
@@ -46,6 +46,37 @@ def test_one_program_equals_the_model_whatever_the_size(make_bundle, knobs):
     # XLA folds constants that are arguments to the engine's program.
     np.testing.assert_allclose(found, wanted, atol=1e-5, strict=True)
     assert found.std() > 0.01
+
+
+# What one depth has, and what its logits are multiplied by: probabilities of
+# random weights would all be 0 or 1.
+FIXED = {"model__depth": None, "model__norm": None}
+HEAVY = {"deeplab_v3plus": 0.2, "mobilenet_unet": 0.01, "xception_unet": 3e-4}
+LIGHT = dict.fromkeys(models.MODELS, 0.1) | {"convnext_unet": 0.03}
+EVERY = [
+    pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name
+    for name in models.MODELS
+]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_architecture_is_the_same_in_both_forms(make_bundle, name):
+    knobs = FIXED if name in HEAVY else {}
+    if name == "fcn8":
+        knobs = {"model__depth": None}
+    made = make_bundle(model__name=name, **knobs)
+    for key, array in made.weights.items():
+        if key.startswith(("head/", "heads/")):
+            array *= (LIGHT | HEAVY)[name]
+    content, stride = export.onnx(made), bundle.model(made).stride
+    program = jax.export.deserialize(bytearray(export.stablehlo(made)))
+    assert program.platforms == ("cpu", "cuda", "tpu")
+    image, stats = images(3, stride, 2 * stride, 1)
+    wanted = np.asarray(program.call(image, stats))
+    assert wanted.std() > 0.01 and 0.05 < np.median(wanted) < 0.95
+    for tool in (graphs.OnnxRuntime, graphs.OpenVino):
+        found = tool(content, stride, "f32").call(image, stats)
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

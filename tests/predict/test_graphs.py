@@ -10,6 +10,7 @@ import pytest
 from seg import config, normalize
 from seg.predict import bundle, engine, predictor
 from seg.predict.engine import graphs
+from seg.predict.graph import walk
 
 
 def grey(*shape):
@@ -82,12 +83,27 @@ def test_bfloat16_that_changes_the_classes_is_given_up(
 def test_a_network_without_a_graph_runs_by_jax_where_the_choice_is_free(
     make_bundle, monkeypatch, caplog
 ):
-    grouped = make_bundle(model__norm="group")
+    other = make_bundle(model__norm="group")
+    monkeypatch.delitem(walk.RULES, "rsqrt")  # of an operation not yet met
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert predictor.Predictor(grouped)._engine.name == "jax"
+    assert predictor.Predictor(other)._engine.name == "jax"
     assert "JAX runs the network" in caplog.text
-    with pytest.raises(config.UserError, match="StableHLO"):
-        predictor.Predictor(grouped, engine="onnx")
+    with pytest.raises(config.UserError, match=r"rsqrt .* StableHLO"):
+        predictor.Predictor(other, engine="onnx")
+
+
+def test_a_network_in_bfloat16_is_one_in_float32_here(make_bundle):
+    knobs = {"model__name": "attention_unet", "model__dropout": 0.1}
+    half = make_bundle(model__dtype="bfloat16", **knobs)
+    image = grey(32, 32)
+    found, wanted = (
+        predictor.Predictor(each, engine="onnx").probabilities(image)
+        for each in (half, make_bundle(**knobs))
+    )
+    np.testing.assert_array_equal(found, wanted)
+    exact = predictor.Predictor(half, engine="jax").probabilities(image)
+    np.testing.assert_allclose(found, exact, atol=0.05)
+    assert found.std() > 0.01
 
 
 def test_auto_takes_what_is_installed(monkeypatch):

@@ -158,7 +158,7 @@ def _with_axes(graph, value, at, shape):
     for axis, size in zip(at, value.stored, strict=True):
         thin[axis] = size
     new = [axis for axis in range(n) if axis not in at]
-    name = value.name
+    name = graph.in_order(value) if new else value.name
     if new and [*at] == sorted(at, key=lambda axis: values.place(axis, n)):
         axes = sorted(values.place(axis, n) for axis in new)
         name = graph.emit("Unsqueeze", [name, graph.integers(*axes)])

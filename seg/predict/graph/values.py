@@ -130,7 +130,10 @@ class Graph:
         """The name of the whole value in the layout of JAX."""
         if isinstance(value, np.ndarray):
             return self.constant(value)
-        value = self.full(value)
+        return self.in_order(self.full(value))
+
+    def in_order(self, value: Tensor) -> str:
+        """The name of what is stored in the layout of JAX."""
         if len(value.shape) != 4:
             return value.name
         return self.emit("Transpose", [value.name], perm=LAST)
