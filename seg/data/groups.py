@@ -7,7 +7,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images
-from seg.data import files, pairs, places, siblings
+from seg.data import files, pairs, places, siblings, split
 from seg.data.pairs import Defect, Pair
 
 
@@ -21,11 +21,12 @@ def find(
 ) -> dict[str, str]:
     """The group of each id.
 
+    found: with their published splits, also where those are given up.
     look: is shown the id and the image [H, W, C] of every pair. Without it,
         images are read only where groups are found by their pixels.
     progress: show how far the reading is, as `places.progress`.
     """
-    published = any(pair.split for pair in found)
+    published = data.split not in split.ANEW and any(p.split for p in found)
     by_pixels = data.layout == "dsb2018" or (
         data.layout == "stardist" and not published
     )
@@ -52,14 +53,18 @@ def _by_name(
 ) -> dict[str, str]:
     """Subfolders, where there are three or more; files that are equal."""
     own = {pair.id: pair.id for pair in found}
-    folder = {pair.id: pair.id.rpartition("/")[0] for pair in found}
+    # the split is in ids that would be equal without it: that is no folder
+    bare = {p.id: p.id.removeprefix(f"{p.split}/") for p in found}
+    folder = {name: rest.rpartition("/")[0] for name, rest in bare.items()}
     if not published and len(set(folder.values())) >= 3:
         own = folder
     # files that are equal are one source, whatever their names
     first: dict[tuple[int, int], str] = {}
     sizes = collections.Counter(tree.size(pair.image) for pair in found)
+    # the size of an embedded one is not that of its file: all are read then
+    embedded = any(pair.embedded for pair in found)
     for pair in found:
-        if pair.embedded or sizes[tree.size(pair.image)] > 1:
+        if embedded or sizes[tree.size(pair.image)] > 1:
             key = pairs.mark(tree, pair)
             own[pair.id] = first.setdefault(key, own[pair.id])
     return own

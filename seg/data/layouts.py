@@ -84,8 +84,6 @@ def _from_files(config: config_lib.Config, progress: bool) -> list[Sample]:
         )
     if not found:
         raise config_lib.UserError(str(_nothing(data)))
-    if data.split in split.ANEW:
-        found = [pair._replace(split="") for pair in found]
     features: dict[str, np.ndarray] = {}
 
     def look(name: str, image: np.ndarray) -> None:
@@ -100,6 +98,8 @@ def _from_files(config: config_lib.Config, progress: bool) -> list[Sample]:
         progress=progress,
     )
     strata = clusters.strata(features, of, data.split_seed)
+    if data.split in split.ANEW:
+        found = [pair._replace(split="") for pair in found]
     samples = [
         Sample(
             pair.id,

@@ -232,6 +232,33 @@ def test_split_folders_are_respected_and_equal_images_leak(tmp_path):
     assert layouts.verify(of(tmp_path, data__split="group")) == []
 
 
+def test_split_folders_are_no_groups_once_they_are_given_up(tmp_path):
+    for i, name in enumerate(("train/a", "train/b", "val/a", "test/a")):
+        found = annotation(box("cell", 2, 2, 5), path=f"{name[-1]}.png")
+        image = encoded(np.roll(IMAGE, i))
+        write(tmp_path, {f"{name}.png": image, f"{name}.json": found})
+    samples = layouts.scan(of(tmp_path, data__split="group"))
+    assert len({s.group for s in samples}) == 4
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_an_image_inside_and_the_same_beside_are_one_group(tmp_path, names):
+    beside, inside = names
+    within = annotation(path="gone.png", imageData=text(encoded(IMAGE)))
+    write(
+        tmp_path,
+        {
+            f"{beside}.png": encoded(IMAGE),
+            f"{beside}.json": annotation(path=f"{beside}.png"),
+            f"{inside}.json": within,
+            "other.png": encoded(IMAGE[:20]),
+            "other.json": annotation(path="other.png"),
+        },
+    )
+    of_id = {s.id: s.group for s in layouts.scan(of(tmp_path))}
+    assert of_id["a"] == of_id["b"] != of_id["other"]
+
+
 def test_all_defects_are_listed_at_once(tmp_path):
     good = encoded(IMAGE)
     png = text(encoded(np.ones((3, 3), np.uint8)))

@@ -214,6 +214,28 @@ def test_subfolders_are_groups_where_there_are_enough(tmp_path):
     assert {s.group for s in samples} == {f"plate{i}" for i in range(4)}
 
 
+@pytest.mark.parametrize("how", ["group", "clusters"])
+@pytest.mark.parametrize("plates", [0, 4])
+def test_folders_of_splits_are_no_groups(tmp_path, how, plates):
+    """Equal stems put the split into the ids, and not into the groups."""
+    content = {}
+    found = plain_files(n=12, splits=("train", "val", "test"))
+    for name, bytes_ in found.items():
+        folder, _, file = name.rpartition("/")
+        plate = int(file.split(".")[0]) % plates if plates else ""
+        content[f"{folder}/p{plate}/{file}"] = bytes_
+    path = put(content, tmp_path, "zip")
+    samples = layouts.scan(of(path, "folders", data__split=how))
+    assert {s.split for s in samples} == {""} and len(samples) == 36
+    groups = {s.group for s in samples}
+    if plates:
+        assert groups == {"p0", "p1", "p2", "p3"}
+    else:
+        assert groups == {s.id for s in samples}
+    for sample in samples:  # no id is another's
+        assert sample.id.partition("/")[0] in ("train", "val", "test")
+
+
 def test_equal_files_share_a_group(tmp_path, form):
     content = plain_files()
     content["inputs/7.png"] = content["inputs/2.png"]
@@ -239,7 +261,7 @@ def test_classes_of_plain_folders(tmp_path):
     assert layouts.scan(of(path, "folders"))[0].load()["classes"].max() == 1
 
 
-def source_004(n=4):
+def with_arrays(n=4):
     """Images in data/src, label arrays in data/label: 0, 1 bead, 2 cell."""
     content = {}
     for i in range(n):
@@ -254,8 +276,8 @@ def source_004(n=4):
     return content
 
 
-def test_images_with_label_arrays_as_in_source_004(tmp_path, form):
-    path = put(source_004(), tmp_path, form)
+def test_images_with_label_arrays_are_read(tmp_path, form):
+    path = put(with_arrays(), tmp_path, form)
     three = {"model__n_classes": 3, "classes": ["background", "bead", "cell"]}
     samples = layouts.scan(of(path, "folders", **three))
     assert [s.id for s in samples] == ["0", "1", "2", "3"]
@@ -265,14 +287,14 @@ def test_images_with_label_arrays_as_in_source_004(tmp_path, form):
     assert record["labels"].max() == 4  # parts of each class
     assert layouts.verify(of(path, "folders", **three)) == []
     digest = layouts.source_digest(of(path, "folders"))
-    content = source_004()
+    content = with_arrays()
     content["data/label/0.npy"] = content["data/label/1.npy"]
     path = put(content, tmp_path, form)
     assert layouts.source_digest(of(path, "folders")) != digest
 
 
 def test_a_label_array_that_is_a_pickle_is_listed_and_never_run(tmp_path):
-    content = source_004()
+    content = with_arrays()
     file = io.BytesIO()
     np.save(file, np.array([{"labels": 1}], object), allow_pickle=True)
     content["data/label/0.npy"] = file.getvalue()
