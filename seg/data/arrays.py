@@ -6,6 +6,7 @@ other shapes than [H, W] or [H, W, 1]; more than `read.MAX_PIXELS`; and a
 header that promises another number of bytes than the file has.
 """
 
+import ast
 import io
 import math
 
@@ -15,10 +16,12 @@ from seg import images
 from seg.images import read
 
 SUFFIX = ".npy"
+# by version: how many bytes say the length of the header, and who reads it
 _HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
+    (1, 0): (2, np.lib.format.read_array_header_1_0),
+    (2, 0): (4, np.lib.format.read_array_header_2_0),
 }
+_MAX_HEADER = 10_000  # bytes, as NumPy's
 
 
 def read_labels(content: bytes, *, name: str) -> np.ndarray:
@@ -39,12 +42,12 @@ def read_labels(content: bytes, *, name: str) -> np.ndarray:
         )
     if len(shape) == 3 and shape[2] == 1:
         shape = shape[:2]
-    if len(shape) != 2 or 0 in shape:
+    if len(shape) != 2 or min(shape) < 1:
         raise images.ImageError(
             f"{name}: labels of shape {shape}; save one number a pixel, "
             "[rows, columns]"
         )
-    read.check_pixels(name, math.prod(shape))
+    read.check_pixels(name, min(math.prod(shape), 2**63))
     n_bytes = len(content) - file.tell()
     if n_bytes != math.prod(shape) * dtype.itemsize:
         raise images.ImageError(
@@ -66,9 +69,18 @@ def read_labels(content: bytes, *, name: str) -> np.ndarray:
 def _header(file: io.BytesIO, name: str) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype; the file then stands at the first value."""
     try:
-        shape, _, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-    # a damaged header makes NumPy's reader of literals raise any of these
-    except (ValueError, KeyError, TypeError, SyntaxError, EOFError) as error:
+        n_bytes, parse = _HEADERS[np.lib.format.read_magic(file)]
+        start = file.tell()
+        length = int.from_bytes(file.read(n_bytes), "little")
+        # NumPy would try to mend what is no literal, as if of Python 2
+        ast.literal_eval(file.read(min(length, _MAX_HEADER)).decode("latin1"))
+        file.seek(start)
+        shape, _, dtype = parse(file, max_header_size=_MAX_HEADER)
+    # what readers of literals raise for a damaged one
+    except (
+        *(ValueError, KeyError, TypeError, SyntaxError, EOFError),
+        *(MemoryError, RecursionError),
+    ) as error:
         detail = " ".join(str(error).split())[:80]
         raise images.ImageError(
             f"{name}: not a .npy file of numbers ({detail}); save it with "

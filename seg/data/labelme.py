@@ -104,15 +104,23 @@ def parse(content: bytes) -> Annotation:
         raise FormError(
             "not of LabelMe (it has no list of shapes); remove it from here"
         )
-    height, width = found.get("imageHeight"), found.get("imageWidth")
     return Annotation(
         [_shape(entry, i) for i, entry in enumerate(listed, 1)],
         str(found.get("imagePath") or ""),
         _decoded(found.get("imageData"), "imageData"),
-        (height, width)
-        if isinstance(height, int) and isinstance(width, int)
-        else (0, 0),
+        (_side(found, "imageHeight"), _side(found, "imageWidth")),
     )
+
+
+def _side(found: dict[str, Any], name: str) -> int:
+    """px; 0 where it is not said."""
+    value = found.get(name) or 0
+    # some programs write 40.0
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int):
+        raise FormError(f"its {name} is no whole number; save it again")
+    return value
 
 
 def _shape(entry: Any, number: int) -> Shape:
@@ -121,7 +129,7 @@ def _shape(entry: Any, number: int) -> Shape:
     where = f"shape {number} ({entry['label']})"
     try:
         points = np.array(entry.get("points", []), np.float64).reshape(-1, 2)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise FormError(
             f"{where}: its points are not pairs of numbers; draw it again"
         ) from error

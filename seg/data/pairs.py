@@ -237,7 +237,10 @@ def _annotated(
     except (labelme.FormError, images.ImageError) as error:
         defects.append(defect(name, error))
         return None
-    if annotation.size not in ((0, 0), shape):
+    if any(
+        said not in (0, side)
+        for said, side in zip(annotation.size, shape, strict=True)
+    ):
         defects.append(
             Defect(
                 name,

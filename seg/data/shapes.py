@@ -10,6 +10,8 @@ of times is inside.
 A function raises ShapeError, "what; remedy", for what is no such shape.
 """
 
+import math
+
 import numpy as np
 
 from seg.data.masks import Region
@@ -59,7 +61,7 @@ def circle(points: np.ndarray, shape: tuple[int, int]) -> Region:
             "on it"
         )
     _check_bounds(points[:1], shape)
-    return _disc(points[0], float(np.hypot(*(points[1] - points[0]))), shape)
+    return _disc(points[0], math.hypot(*(points[1] - points[0])), shape)
 
 
 def dots(points: np.ndarray, shape: tuple[int, int]) -> Region:
@@ -84,6 +86,7 @@ def pasted(
     """
     if points.shape != (2, 2) or (points != np.round(points)).any():
         raise ShapeError("a mask without the two corners of its box; redraw it")
+    _check_bounds(points, shape)
     (left, top), (right, bottom) = points.astype(np.int64).tolist()
     if mask.shape != (bottom - top + 1, right - left + 1):
         raise ShapeError(

@@ -104,6 +104,8 @@ def test_a_circle_over_the_border_and_a_point_are_cut_off():
     assert found[0, 0] and found.sum() < np.pi * 100 * 0.5
     dot = filled(shapes.dots(np.array([[40.5, 30.5], [79.0, 59.0]]), SHAPE))
     assert dot[30, 40] and dot[30, 45] and not dot[30, 46]
+    points[1] = 1.7e308
+    assert filled(shapes.circle(points, SHAPE)).all()
     assert dot[59, 79] and dot[30].sum() == 2 * shapes.DISC + 1
 
 
@@ -162,6 +164,7 @@ def test_what_is_no_shape_is_refused_with_a_remedy(draw_it, points, what):
     [
         ([[1, 1], [3, 3]], "2x3 px in a box of 3x3"),
         ([[78, 58], [80, 59]], "outside the image"),
+        ([[1, 1], [1e300, 3]], "outside the image"),
         ([[1, 1]], "without the two corners"),
         ([[1.5, 1], [3.5, 2]], "without the two corners"),
     ],
