@@ -1,4 +1,4 @@
-"""What the loss does: one small U-Net, fourteen losses, three seeds.
+"""What the loss does: one small U-Net, fifteen losses, three seeds.
 
 X=experiments/sweep_losses.py
 python -m launch.prepare --experiment=$X --data.path=dsb2018_stardist.zip

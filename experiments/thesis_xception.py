@@ -14,6 +14,7 @@ from seg import config
 def get_config() -> config.Config:
     changes = {
         "data.normalize": "percentile", "predict.overlap": 0.25,
+        "train.epochs": 40, "train.patience": 0, "augment.fill": 0.0,
         "loss.terms": "cross_entropy + dice", "optim.schedule": "cosine",
     }  # fmt: skip
     return config.replace(as_published(), changes)
@@ -29,7 +30,7 @@ def as_published() -> config.Config:
             diameter=200.0, n_train=24, n_val=4, n_test=4),
         augment=config.Augment(
             flip=0.4, quarter_turns=False, rotate=0.7, crop_pad=0.2,
-            brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0),
+            fill=160 / 255, brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0),
         loss=config.Loss(terms="cross_entropy"),
         optim=config.Optim(
             name="adam", schedule="constant", warmup_frac=0.0, clip_norm=0.0),

@@ -176,8 +176,16 @@ def test_columns_are_kerass_normalize_of_the_tile():
     norm = np.linalg.norm(wanted, axis=0, keepdims=True)
     norm[norm == 0] = 1
     for steps in ("columns", "range + columns"):
-        found = normalize.apply(tile, stats, how(steps))
+        found = normalize.apply(tile, stats, how(steps, tile=32))
         np.testing.assert_allclose(found, wanted / norm, atol=1e-6)
+
+
+def test_columns_look_alike_in_windows_of_any_height():
+    image = np.tile(drawn(np.uint8)[:16], (4, 1, 1))
+    stats, scaling = normalize.measure(image), how("range + columns", tile=64)
+    whole = normalize.apply(image, stats, scaling)
+    part = normalize.apply(image[:16], stats, scaling)
+    np.testing.assert_allclose(part, whole[:16], rtol=1e-5)
 
 
 @pytest.mark.parametrize("chain", CHAINS)

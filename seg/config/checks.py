@@ -25,6 +25,7 @@ def check(config: Config) -> Config:
         )
     _check_optim(config.optim)
     _check_scaling(config)
+    _check_encoder(config)
     _check_intensities(config)
     _check_classes(config)
     _check_loss(config)
@@ -78,6 +79,16 @@ def _check_scaling(config: Config) -> None:
         raise ConfigError(
             f"data.tile={data.tile} is larger than the images of "
             f"data.resize={data.resize}; choose data.tile={data.resize}"
+        )
+
+
+def _check_encoder(config: Config) -> None:
+    """ImageNet's weights expect what [0, 1] becomes in the network."""
+    steps = config.data.normalize
+    if config.model.encoder and not scaling.is_to_one(steps):
+        raise ConfigError(
+            f"data.normalize={steps!r}: the weights of model.encoder want "
+            "intensities in [0, 1]; take range, minmax or percentile"
         )
 
 

@@ -40,6 +40,12 @@ def steps(text: str) -> tuple[str, ...]:
     return found
 
 
+def is_to_one(text: str) -> bool:
+    """Whether these steps end in [0, 1], about."""
+    scaled = [s for s in steps(text) if s not in _RAW | {"gamma"}]
+    return bool(scaled) and scaled[-1] in _TO_ONE
+
+
 def is_raw(text: str) -> bool:
     """Whether these steps leave intensities as large as they are stored."""
     return set(steps(text)) <= _RAW

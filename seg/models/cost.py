@@ -60,7 +60,10 @@ def _of_equation(equation: Any) -> int:
     if name == "conv_general_dilated":
         _, n_in, *window = parameters["dimension_numbers"].rhs_spec
         kernel = shapes[1]
-        return n_out * kernel[n_in] * math.prod(kernel[axis] for axis in window)
+        taps = math.prod(kernel[axis] for axis in window)
+        # zeros between the pixels, as a transposed convolution puts them there
+        taps /= math.prod(parameters["lhs_dilation"])
+        return round(n_out * kernel[n_in] * taps)
     inner = [_count(sub) for sub in _inside(parameters)]
     return max(inner, default=0) if name == "cond" else sum(inner)
 

@@ -19,13 +19,14 @@ from seg.normalize.measuring import (
     measure,
     measure_strips,
 )
-from seg.normalize.steps import Scaling, apply, scaling
+from seg.normalize.steps import Scaling, apply, by_tile, scaling
 from seg.normalize.training import pooled
 
 __all__ = [
     "COLUMNS",
     "Scaling",
     "apply",
+    "by_tile",
     "completed",
     "measure",
     "measure_strips",

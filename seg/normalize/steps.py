@@ -14,8 +14,8 @@ those of the image that it gets, without looking at one (`known`). Only
                 (experiments/clustered_unet.py)
     equalize    the share of the pixels up to a value, 0 at the minimum
     gamma       x ** (1 / gamma), x cut to [0, 1]
-    columns     each column of the tile over its L2 norm
-                (experiments/thesis_segnet.py)
+    columns     each column of the tile over its L2 norm, as Keras' normalize
+                (experiments/thesis_segnet.py); in training after augmentation
     none        nothing; float32
 
 `equalize` is the line through 63 knots and the extremes: it meets the true
@@ -42,6 +42,13 @@ class Scaling:
     invert_above: float  # of 255
     mean: tuple[float, ...]  # by channel
     std: tuple[float, ...]
+    tile: int = 0  # side of a training tile, px, where columns asks for it
+
+    @property
+    def by_image(self) -> "Scaling":
+        """Without `columns`, which looks at the tile."""
+        steps = tuple(name for name in self.steps if name != "columns")
+        return dataclasses.replace(self, steps=steps)
 
 
 def scaling(data: config_lib.Data | str) -> Scaling:
@@ -52,7 +59,9 @@ def scaling(data: config_lib.Data | str) -> Scaling:
     if isinstance(data, str):
         data = config_lib.Data(normalize=data)
     steps = names.steps(data.normalize)
-    return Scaling(steps, data.gamma, data.invert_above, data.mean, data.std)
+    tile = data.tile if "columns" in steps else 0
+    numbers = data.gamma, data.invert_above, data.mean, data.std
+    return Scaling(steps, *numbers, tile)
 
 
 def apply(image: Any, stats: Any, how: Scaling | str) -> Any:
@@ -78,13 +87,24 @@ def apply(image: Any, stats: Any, how: Scaling | str) -> Any:
     how = scaling(how) if isinstance(how, str) else how
     image = image.astype(np.float32)
     known = known_lib.Known(stats)
-    for name in how.steps:
-        if name == "columns":
-            return _columns(image)
+    for name in how.by_image.steps:
         change = _STEPS[name](known, how)
         image = change.of(image, known_lib.by_pixel)
         known = known_lib.After(known, change)
-    return image
+    return by_tile(image, how)
+
+
+def by_tile(image: Any, how: Scaling) -> Any:
+    """`columns` of float32 [..., H, W, C], where it is one of the steps.
+
+    Columns are scaled as if they went on to the height of a training tile, so
+    that windows of every height look as what was learned from.
+    """
+    if "columns" not in how.steps:
+        return image
+    power = (image * image).mean(-3)[..., None, :, :]
+    norm = (how.tile * power) ** 0.5
+    return image * (1 / (norm + (norm <= 0)))
 
 
 def before(stats: Any, how: Scaling, step: str) -> known_lib.Known:
@@ -182,11 +202,6 @@ def _equalize(known: known_lib.Known, how: Scaling) -> known_lib.Change:
 def _gamma(known: known_lib.Known, how: Scaling) -> known_lib.Change:
     power = np.float32(1 / how.gamma)
     return known_lib.Change(lambda x, place: x.clip(0, 1) ** power)
-
-
-def _columns(image: Any) -> Any:
-    norm = (image * image).sum(-3)[..., None, :, :] ** 0.5
-    return image * (1 / (norm + (norm <= 0)))
 
 
 _STEPS = {

@@ -110,7 +110,8 @@ def create_measure(
         params: nnx.State, stats: nnx.State, k: jax.Array, batch: Any
     ) -> nnx.State:
         image, _, key = _tiles(config, k, batch)
-        _, found = _forward(graph, params, stats, image, key)
+        model = nnx.merge(graph, params, stats, copy=True)
+        _, found = _forward(model, image, key)
         return jax.tree.map(
             lambda s, m: jnp.where(k == 0, m, s + (m - s) / (k + 1)),
             stats,
@@ -152,7 +153,9 @@ def _step(
 
     def objective(learned: nnx.State) -> tuple[jax.Array, nnx.State]:
         params = nnx.merge_state(fixed, learned)
-        outputs, stats = _forward(graph, params, state["stats"], image, key)
+        model = nnx.merge(graph, params, state["stats"], copy=True)
+        parts.warm_up(model, config.model, state["step"])
+        outputs, stats = _forward(model, image, key)
         loss = losses.total(
             outputs,
             classes,
@@ -192,9 +195,8 @@ def _tiles(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """(image, classes, key) of step `at`: scaled, augmented, its randomness."""
     key = jax.random.fold_in(jax.random.key(config.train.seed), at)
-    image = normalize.apply(
-        batch["image"], batch["stats"], normalize.scaling(config.data)
-    )
+    how = normalize.scaling(config.data)
+    image = normalize.apply(batch["image"], batch["stats"], how.by_image)
     classes = batch["classes"]
     if config.train.augment:
         image, masks = augment.augment(
@@ -204,18 +206,13 @@ def _tiles(
             config.augment,
         )
         classes = masks["classes"]
-    return image, classes, key
+    return normalize.by_tile(image, how), classes, key
 
 
 def _forward(
-    graph: nnx.GraphDef,
-    params: nnx.State,
-    stats: nnx.State,
-    image: jax.Array,
-    key: jax.Array,
+    model: nnx.Module, image: jax.Array, key: jax.Array
 ) -> tuple[dict[str, jax.Array], nnx.State]:
     """The network's outputs, and its statistics afterwards."""
-    model = nnx.merge(graph, params, stats, copy=True)
     rngs = nnx.Rngs(dropout=jax.random.fold_in(key, _DROPOUT))
     return model(image, rngs=rngs), nnx.state(model, nnx.BatchStat)
 

@@ -6,6 +6,7 @@ import pytest
 from flax import nnx
 
 from seg import config, models
+from seg.models import blocks
 from seg.train import parts
 
 
@@ -72,3 +73,39 @@ def test_a_network_that_learns_nothing_is_refused():
     parts.check(dict.fromkeys(tops[1:], 0.0), params())
     with pytest.raises(config.ConfigError, match="freeze the whole network"):
         parts.check(dict.fromkeys(tops, 0.0), params())
+
+
+class Twice(nnx.Module):
+    """Two norms that keep .999 of what they knew, one in an encoder."""
+
+    def __init__(self):
+        self.encoder = nnx.List([blocks.BatchNorm(2, None, momentum=0.999)])
+        self.head = blocks.BatchNorm(2, None, momentum=0.999)
+
+    def __call__(self, x):
+        self.encoder[0](x)
+        self.head(x)
+
+
+@pytest.mark.parametrize("encoder", ["", "weights.h5"])
+def test_running_statistics_are_those_of_the_batches_before_long(encoder):
+    x = np.random.default_rng(0).normal(3, 2, (4, 8, 8, 2)).astype(np.float32)
+    graph, state = nnx.split(Twice())
+
+    @jax.jit
+    def step(state, at):
+        network = nnx.merge(graph, state, copy=True)
+        parts.warm_up(network, config.Model(encoder=encoder), at)
+        network(x)
+        return nnx.state(network, nnx.BatchStat, nnx.Param)
+
+    for at in range(20):
+        state = nnx.merge_state(*step(state, at))
+    network = nnx.merge(graph, state)
+    np.testing.assert_allclose(network.head.mean[...], x.mean((0, 1, 2)), 1e-3)
+    np.testing.assert_allclose(network.head.var[...], x.var((0, 1, 2)), 1e-3)
+    first = network.encoder[0]
+    if encoder:  # it has seen ImageNet: .999 of that stays in each step
+        np.testing.assert_allclose(first.mean[...], 0.02 * 3, rtol=0.2)
+    else:
+        np.testing.assert_array_equal(first.mean[...], network.head.mean[...])

@@ -61,8 +61,9 @@ def total(outputs, classes, weight, loss: config.Loss, progress):
     outputs
         what a model gives: {"classes": logits [B, H, W, K]} and, with deep
         supervision, "aux": a list of logits [B, H / s, W / s, K]. Each of
-        those is held against every s-th pixel and weighs 1 / s, the main
-        output 1, all over their sum.
+        those is held against every s-th pixel, from s // 2 on (the middle of
+        what it stands for), and weighs 1 / s, the main output 1, all over
+        their sum.
     weight
         float [B], 0 for the samples that only fill up the batch.
     progress
@@ -112,7 +113,8 @@ def _over_outputs(outputs, classes, mask, loss: config.Loss, phase):
     weights = 1.0
     for logits in outputs.get("aux", ()):
         s = classes.shape[1] // logits.shape[1]
-        part = (classes[:, ::s, ::s], mask[:, ::s, ::s])
+        middle = slice(s // 2, None, s)
+        part = classes[:, middle, middle], mask[:, middle, middle]
         value += _sum(logits, *part, loss, phase) / s
         weights += 1 / s
     return value if weights == 1 else value / weights

@@ -247,7 +247,10 @@ def heads(n_classes, strides, seed=0):
         for s in strides
     ]
     each = [(logits, truth)]
-    each += [(z, truth[:, ::s, ::s]) for z, s in zip(aux, strides, strict=True)]
+    each += [
+        (z, truth[:, s // 2 :: s, s // 2 :: s])
+        for z, s in zip(aux, strides, strict=True)
+    ]
     return {"classes": logits, "aux": aux}, truth, each
 
 
@@ -272,13 +275,35 @@ def test_inner_heads_weigh_by_their_size(n_classes, strides):
 
 def test_what_is_not_annotated_stays_so_for_inner_heads():
     outputs, truth, _ = heads(3, (2, 4))
-    truth[:, ::4, ::4] = losses.IGNORE
-    outputs["aux"][0][truth[:, ::2, ::2] == losses.IGNORE] = np.nan
+    truth[:, 2::4, 2::4] = losses.IGNORE
+    outputs["aux"][0][truth[:, 1::2, 1::2] == losses.IGNORE] = np.nan
     outputs["aux"][1][:] = np.nan
     value, grads = jitted("dice")(outputs, truth, np.ones(2, np.float32))
     assert np.isfinite(value)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(grads))
     assert not grads["aux"][1].any()
+
+
+@pytest.mark.parametrize("s", [2, 4, 8])
+def test_inner_heads_learn_objects_where_they_are(s):
+    """The loss is least for the map that is not displaced."""
+    rng = np.random.default_rng(s)
+    rows, cols = np.mgrid[:64, :64]
+    truth = np.zeros((4, 64, 64), np.uint8)
+    for image, middle in zip(truth, rng.uniform(20, 44, (4, 2)), strict=True):
+        image[(rows - middle[0]) ** 2 + (cols - middle[1]) ** 2 < 14**2] = 1
+    share = truth.reshape(4, 64 // s, s, 64 // s, s).mean((2, 4))
+    found = {}
+    for shift in (-1, 0, 1):
+        moved = np.roll(share, (shift, shift), (1, 2))[..., None]
+        outputs = {
+            "classes": np.zeros((4, 64, 64, 1), np.float32),
+            "aux": [np.float32(8 * moved - 4)],
+        }
+        value, _ = jitted("dice")(outputs, truth, np.ones(4, np.float32))
+        found[shift] = float(value)
+    assert found[0] < min(found[-1], found[1])
+    assert found[-1] == pytest.approx(found[1], rel=0.15)
 
 
 def test_inner_heads_follow_the_phases():
