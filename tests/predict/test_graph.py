@@ -8,10 +8,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from flax import nnx
 from jax import export as jax_export
 
-from seg import normalize
-from seg.models import blocks, convnext_unet, fcn8, strided, unet_plusplus
+from seg import config, normalize
+from seg.config import scaling
+from seg.models import (
+    blocks,
+    convnext_unet,
+    fcn8,
+    residual_unet,
+    strided,
+    unet_plusplus,
+)
 from seg.predict import bundle, graph
 from seg.predict.engine import xla
 
@@ -57,8 +66,6 @@ def program(model):
 
 
 NETWORKS = [
-    {},
-    {"model__name": "unet_small"},
     {"model__norm": "none", "model__stem": 2, "data__normalize": "standard"},
     {
         "model__name": "unet_small",
@@ -84,6 +91,44 @@ def test_a_network_gives_the_same_at_any_size(make_bundle, knobs):
         found = run(made, image, stats)
         np.testing.assert_allclose(found, of(image, stats), atol=1e-5)
         assert found.std() > 0
+
+
+@pytest.mark.parametrize("norm", ["group", "instance"])
+def test_normalisation_by_image_holds_at_any_size(norm):
+    layer = (
+        nnx.GroupNorm(8, num_groups=4, rngs=nnx.Rngs(0))
+        if norm == "group"
+        else residual_unet.InstanceNorm(8)
+    )
+    layer.scale[...] = 1 + noise(8)
+    made = converted(layer, noise(2, 32, 32, 8))
+    for b, h, w in ((2, 16, 8), (1, 24, 40)):
+        image = 3 + noise(b, h, w, 8)
+        np.testing.assert_allclose(run(made, image), layer(image), atol=1e-4)
+
+
+STEPS = [name for name in scaling.STEPS if name != "gamma"]
+CHAINS = ["minmax + gamma", "invert + percentile", "equalize + columns"]
+
+
+@pytest.mark.parametrize("steps", [*STEPS, *CHAINS])
+def test_a_graph_scales_as_numpy_does(steps):
+    data = config.Data(normalize=steps, mean=(90, 80, 9), std=(30, 20, 1))
+    how = normalize.scaling(data)
+
+    def of(image, stats):
+        return normalize.apply(image, stats, how)
+
+    made = converted(of, noise(2, 8, 8, 3), noise(2, 3, SIZES))
+    image = np.random.default_rng(0).integers(0, 255, (2, 16, 24, 3))
+    image[1] //= 3  # dark
+    image[1, ..., 2] = 7  # and flat
+    image = image.astype(np.uint8)
+    stats = np.stack([normalize.measure(one) for one in image])
+    wanted = of(image, stats)
+    found = run(made, image.astype(np.float32), stats)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-4)
+    assert wanted.std() > 0.02
 
 
 def test_it_is_channels_first_inside_and_batchnorm_is_folded(make_bundle):
@@ -255,6 +300,30 @@ def test_another_resizing_is_not_taken_for_the_bilinear_one():
 
     with pytest.raises(graph.UnsupportedError):
         converted(of, POSITIVE)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda x: x @ noise(4, 4),
+        lambda x: strided.conv_transpose(x, noise(3, 3, 4, 4)),
+        lambda x: strided.depthwise(x, noise(3, 3, 4), 2),
+        lambda x: blocks.add_bias(x @ noise(4, 4), noise(4)),
+    ],
+)
+def test_normalisation_goes_into_the_weights_before_it(layer):
+    norm = blocks.BatchNorm(4, nnx.Rngs(0))
+    norm.use_running_average = True
+    norm.mean[...], norm.scale[...] = noise(4), noise(4) + 2
+
+    def of(x):
+        return jax.nn.relu(norm(layer(x)))
+
+    made = converted(of, POSITIVE)
+    kinds = {node.op_type for node in made.graph.node}
+    assert not {"Mul", "Add"} & kinds
+    found = run(made, POSITIVE)
+    np.testing.assert_allclose(found, of(POSITIVE), rtol=1e-4, atol=1e-4)
 
 
 def test_a_factor_that_others_see_is_not_folded():
