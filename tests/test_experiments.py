@@ -68,3 +68,79 @@ def test_it_is_short(experiment):
     path = pathlib.Path(experiment.__file__)
     code = path.read_text().replace(experiment.__doc__, "")
     assert len(code.splitlines()) <= 40
+
+
+# What the five systems did, as far as they say it: see the files' docstrings.
+_PLAIN = {
+    "optim.schedule": "constant", "optim.warmup_frac": 0.0,
+    "optim.clip_norm": 0.0, "optim.weight_decay": 1e-4, "optim.ema": 0.0,
+    "optim.swa": 0.0,
+}  # fmt: skip
+_THESIS = _PLAIN | {
+    "model.n_classes": 4, "model.in_channels": 1, "data.tile": 512,
+    "data.normalize": "range + columns", "loss.terms": "cross_entropy",
+    "optim.name": "adam", "optim.learning_rate": 1e-3,
+    "train.batch_size": 4, "train.epochs": 500, "train.patience": 15,
+    "train.monitor": "val/loss", "augment.rotate": 0.7,
+    "augment.rotate_degrees": 180.0, "augment.flip": 0.4,
+    "augment.crop_pad": 0.2, "augment.fill": 160 / 255,
+    "predict.overlap": 0.0, "predict.closing": 29,
+    "predict.min_area": (5_000, 10_000, 10_000), "predict.margin": (0, 30, 50),
+}  # fmt: skip
+_SQUEEZED = _PLAIN | {
+    "model.in_channels": 3, "data.resize": 128, "data.tile": 128,
+    "data.normalize": "range", "optim.name": "adam",
+    "optim.learning_rate": 1e-3, "train.augment": False,
+}  # fmt: skip
+PUBLISHED = {
+    "thesis_segnet": _THESIS | {"model.name": "segnet"},
+    "thesis_xception": _THESIS | {"model.name": "xception_unet"},
+    "nuclei_small_unet": _SQUEEZED | {
+        "model.name": "unet_small", "loss.terms": "binary_cross_entropy",
+        "train.batch_size": 10, "train.epochs": 25, "train.patience": 2,
+        "data.val_frac": 0.1,
+    },
+    "tutorial_mobilenet": _SQUEEZED | {
+        "model.name": "mobilenet_unet", "loss.terms": "cross_entropy",
+        "train.batch_size": 16, "train.epochs": 100, "data.val_frac": 0.2,
+    },
+    "clustered_unet": _PLAIN | {
+        "model.name": "unet", "model.in_channels": 1, "data.tile": 256,
+        "data.split": "clusters", "data.val_frac": 0.1, "data.test_frac": 0.1,
+        "data.spacing": "ceil", "data.normalize": "invert + range",
+        "data.invert_above": 80.0, "loss.terms": "binary_cross_entropy",
+        "optim.name": "adam", "optim.learning_rate": 1e-4,
+        "train.batch_size": 20, "train.steps": 3500, "train.augment": False,
+        "predict.blend": "last", "predict.threshold": 0.5,
+    },
+    "microscale_lovasz": _PLAIN | {
+        "model.name": "xception_unet", "model.n_classes": 3,
+        "data.tile": 256, "data.split": "tiles", "data.gamma": 1.2,
+        "data.normalize": "global + minmax + equalize + gamma",
+        "synthetic.height": 480, "synthetic.width": 640,
+        "augment.flip": 0.5, "augment.quarter_turns": True,
+        "augment.rotate": 0.0, "augment.scale": 0.0, "augment.noise": 0.0,
+        "loss.terms": "lovasz_softmax", "loss.classes": "present",
+        "loss.per_image": False, "optim.name": "sgd",
+        "optim.learning_rate": 1e-3, "optim.momentum": 0.9,
+        "optim.nesterov": True, "optim.unit_gradients": True,
+        "train.batch_size": 8, "train.epochs": 25,
+        "train.monitor": "val/loss", "predict.overlap": 0.0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_as_published_is_what_was_published(name):
+    (path,) = (path for path in FILES if path.stem == name)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = config.to_flat(module.as_published())
+    wanted = PUBLISHED[name]
+    assert {knob: found[knob] for knob in wanted} == wanted
+
+
+def test_nothing_published_is_left_out():
+    named = {path.stem for path in FILES if "as_published" in path.read_text()}
+    assert named == PUBLISHED.keys()
