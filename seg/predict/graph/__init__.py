@@ -14,7 +14,8 @@ the input. Whatever has no rule is refused by name.
 
     values      what a graph is made of; layouts; sizes that are not known yet
     walk        a jaxpr, equation by equation
-    rules       operations on elements and axes
+    elements    operations on elements
+    axes        operations that move, join, cut or sum axes
     layers      convolutions, products, pooling
     patterns    several operations that ONNX has as one
     folding     factors and offsets into the weights before them

@@ -1,10 +1,10 @@
-"""Convolutions, products and pooling; rules as in `rules`."""
+"""Convolutions, products and pooling; rules as in `elements`."""
 
 from typing import Any
 
 import numpy as np
 
-from seg.predict.graph import rules, values
+from seg.predict.graph import elements, values
 
 
 def _convolve(graph, given, equation):
@@ -17,7 +17,7 @@ def _convolve(graph, given, equation):
     ):
         raise values.refused("a convolution of this kind")
     kernel = kernel.transpose(numbers.rhs_spec).astype(np.float32)
-    shape = rules.shape_of(equation)
+    shape = elements.shape_of(equation)
     op = "Conv"
     how: dict[str, Any] = {
         "kernel_shape": kernel.shape[2:],
@@ -78,7 +78,7 @@ def _product(graph, given, equation):
     if not plain:
         raise values.refused("a product of this kind")
     kernel = kernel.astype(np.float32)
-    shape = rules.shape_of(equation)
+    shape = elements.shape_of(equation)
     value = graph.full(value)
     if len(shape) != 4:
         names = [value.name, graph.constant(kernel)]
@@ -89,7 +89,7 @@ def _product(graph, given, equation):
 
 
 def _max_pool(graph, given, equation):
-    params, shape = equation.params, rules.shape_of(equation)
+    params, shape = equation.params, elements.shape_of(equation)
     outer = [params["window_dimensions"][axis] for axis in (0, -1)]
     if (
         len(shape) != 4
@@ -108,7 +108,7 @@ def _max_pool(graph, given, equation):
     return values.Tensor(name, shape, shape)
 
 
-RULES: dict[str, rules.Rule] = {
+RULES: dict[str, elements.Rule] = {
     "conv_general_dilated": _convolve,
     "dot_general": _product,
     "reduce_window_max": _max_pool,

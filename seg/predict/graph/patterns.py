@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from seg.predict.graph import rules, values
+from seg.predict.graph import elements, values
 
 _BLOCKS = (0, 1, 3, 2, 4, 5)  # rows and columns of blocks, then inside them
 
@@ -37,7 +37,7 @@ def find(
         if not _follow(jaxpr, equations, names):
             continue
         if found := how(graph, value, equations):
-            shape = rules.shape_of(equations[-1])
+            shape = elements.shape_of(equations[-1])
             return len(names), [values.Tensor(found, shape, shape)]
     return None
 
@@ -75,7 +75,7 @@ def _factor(shape: values.Shape, split: values.Shape) -> int | None:
 
 def _over_windows(graph, value, equations):
     split, reduction = equations
-    f = _factor(value.shape, rules.shape_of(split))
+    f = _factor(value.shape, elements.shape_of(split))
     if not f or reduction.params["axes"] != (2, 4):
         return None
     name = graph.name(graph.full(value))
@@ -88,7 +88,7 @@ def _over_windows(graph, value, equations):
 
 
 def _rearranged(graph, value, equations):
-    split, turned = (rules.shape_of(equation) for equation in equations[::2])
+    split, turned = (elements.shape_of(equation) for equation in equations[::2])
     if equations[1].params["permutation"] != _BLOCKS:
         return None
     name = graph.name(graph.full(value))
@@ -106,7 +106,7 @@ def _rearranged(graph, value, equations):
 
 def _repeated(graph, value, equations):
     b, h, w, c = value.shape
-    found = [rules.shape_of(equation) for equation in equations]
+    found = [elements.shape_of(equation) for equation in equations]
     f = found[0][2]
     if not isinstance(f, int):
         return None
@@ -120,7 +120,7 @@ def _repeated(graph, value, equations):
 
 def _bilinear(graph, value, equations):
     (equation,) = equations
-    shape, (_, h, w, _) = rules.shape_of(equation), value.shape
+    shape, (_, h, w, _) = elements.shape_of(equation), value.shape
     f = shape[1] // h
     if not isinstance(f, int) or shape[1:3] != (f * h, f * w):
         return None

@@ -8,7 +8,6 @@ JAX does, and `Graph.full` where it must be there.
 
 import ast
 import dataclasses
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -200,5 +199,5 @@ _ARITHMETIC = {ast.Add: "Add", ast.Sub: "Sub", ast.Mult: "Mul"}
 
 def difference(one: Size, other: Size) -> int | None:
     """one - other, if it is the same for all images."""
-    found = operator.sub(one, other)
+    found = one - other
     return found if isinstance(found, int) else None

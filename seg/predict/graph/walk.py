@@ -12,10 +12,10 @@ import jax
 import jax.extend
 import numpy as np
 
-from seg.predict.graph import layers, patterns, rules, values
+from seg.predict.graph import axes, elements, layers, patterns, values
 
 _INLINE = ("jit", "pjit", "closed_call", "custom_jvp_call", "custom_vjp_call")
-RULES = rules.RULES | layers.RULES
+RULES = elements.RULES | axes.RULES | layers.RULES
 
 
 def run(

@@ -1,127 +1,22 @@
-"""Operations on elements and axes.
+"""Operations that move, join, cut or sum axes; rules as in `elements`."""
 
-A rule gets the graph, the values that go in, and the equation; it gives the
-tensor that comes out, or a list of them.
-"""
-
-import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from seg.predict.graph import values
+from seg.predict.graph import elements, values
 
-Rule = Callable[[values.Graph, list[values.Value], Any], Any]
 _TO_THE_END = 2**31 - 1
 
-_SAME = {
-    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max",
-    "min": "Min", "neg": "Neg", "exp": "Exp", "log": "Log", "tanh": "Tanh",
-    "logistic": "Sigmoid", "sqrt": "Sqrt", "erf": "Erf", "abs": "Abs",
-    "gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual",
-    "le": "LessOrEqual", "eq": "Equal", "and": "And", "or": "Or",
-    "not": "Not", "floor": "Floor", "sign": "Sign", "pow": "Pow",
-    "stop_gradient": "Identity",
-    "copy": "Identity", "copy_p": "Identity",
-}  # fmt: skip
 
-
-# --------------------------------------------------------------- elements
-def elementwise(
-    graph: values.Graph,
-    op: str,
-    given: Sequence[values.Value],
-    shape: values.Shape,
-) -> values.Tensor:
-    """An operation on elements of scalars and of arrays of as many axes."""
-    arrays = [values.stored(value) for value in given if value.shape]
-    found = tuple(
-        size if any(array[axis] != 1 for array in arrays) else 1
-        for axis, size in enumerate(shape)
-    )
-    name = graph.emit(op, [graph.name(value) for value in given])
-    return values.Tensor(name, shape, found)
-
-
-def _same(op: str) -> Rule:
-    return lambda graph, given, equation: elementwise(
-        graph, op, given, shape_of(equation)
-    )
-
-
-def shape_of(equation: Any) -> values.Shape:
-    """The shape of an equation's (first) result."""
-    return tuple(equation.outvars[0].aval.shape)
-
-
-def _composed(
-    *steps: Callable[[values.Value], tuple[str, list[values.Value]]],
-) -> Rule:
-    """One operation on a value after another, each with its operands."""
-
-    def rule(graph, given, equation):
-        (value,) = given
-        for step in steps:
-            op, operands = step(value)
-            value = elementwise(graph, op, operands, shape_of(equation))
-        return value
-
-    return rule
-
-
-def _float(number: float) -> np.ndarray:
-    return np.array(number, np.float32)
-
-
-def _power(graph, given, equation):
-    power = _float(equation.params["y"])
-    return elementwise(graph, "Pow", [given[0], power], shape_of(equation))
-
-
-def _select(graph, given, equation):
-    which, off, on = given
-    return elementwise(graph, "Where", [which, on, off], shape_of(equation))
-
-
-def _clamp(graph, given, equation):
-    low, value, high = given
-    value = elementwise(graph, "Max", [value, low], shape_of(equation))
-    return elementwise(graph, "Min", [value, high], shape_of(equation))
-
-
-def _different(graph, given, equation):
-    same = elementwise(graph, "Equal", given, shape_of(equation))
-    return elementwise(graph, "Not", [same], shape_of(equation))
-
-
-def _convert(graph, given, equation):
-    (value,), to = given, equation.params["new_dtype"]
-    if np.dtype(to) not in values.TYPES:
-        raise values.UnsupportedError(
-            f"numbers of type {to} have no place in the graph; export the "
-            "model with model.dtype=float32"
-        )
-    name = graph.emit("Cast", [value.name], to=values.TYPES[np.dtype(to)])
-    return dataclasses.replace(value, name=name)
-
-
-def _size(graph, given, equation):
-    name = graph.size(equation.params["dim"])
-    name = graph.emit("Squeeze", [name, graph.integers(0)])
-    to = values.TYPES[np.dtype(equation.outvars[0].aval.dtype)]
-    return values.Tensor(graph.emit("Cast", [name], to=to), (), ())
-
-
-# ------------------------------------------------------------------- axes
-def _reduce(op: str) -> Rule:
+def _reduce(op: str) -> elements.Rule:
     def rule(graph, given, equation):
         value, axes = given[0], equation.params["axes"]
         if any(value.stored[axis] != value.shape[axis] for axis in axes):
             value = graph.full(value)
         n = len(value.shape)
         kept = tuple(axis for axis in range(n) if axis not in axes)
-        name, shape = value.name, shape_of(equation)
+        name, shape = value.name, elements.shape_of(equation)
         if kept == tuple(sorted(kept, key=lambda axis: values.place(axis, n))):
             axes = [values.place(axis, n) for axis in axes]
         else:
@@ -140,7 +35,7 @@ def _reduce(op: str) -> Rule:
 
 
 def _broadcast(graph, given, equation):
-    (value,), shape = given, shape_of(equation)
+    (value,), shape = given, elements.shape_of(equation)
     at = equation.params["broadcast_dimensions"]
     if isinstance(value, np.ndarray):
         thin = [1] * len(shape)
@@ -169,13 +64,13 @@ def _with_axes(graph, value, at, shape):
 
 
 def _expand(graph, given, equation):
-    shape, new = shape_of(equation), equation.params["dimensions"]
+    shape, new = elements.shape_of(equation), equation.params["dimensions"]
     at = [axis for axis in range(len(shape)) if axis not in new]
     return _with_axes(graph, given[0], at, shape)
 
 
 def _reshape(graph, given, equation):
-    (value,), shape = given, shape_of(equation)
+    (value,), shape = given, elements.shape_of(equation)
     at = [axis for axis, size in enumerate(shape) if size != 1]
     if tuple(shape[axis] for axis in at) == value.shape:
         return _with_axes(graph, value, at, shape)
@@ -194,7 +89,7 @@ def _transpose(graph, given, equation):
     name = graph.plain(given[0])
     order = equation.params["permutation"]
     name = graph.emit("Transpose", [name], perm=[*order])
-    return graph.store(name, shape_of(equation))
+    return graph.store(name, elements.shape_of(equation))
 
 
 def _concatenate(graph, given, equation):
@@ -202,7 +97,7 @@ def _concatenate(graph, given, equation):
 
 
 def _stack(graph, given, equation):
-    shape, new = shape_of(equation), equation.params["axis"]
+    shape, new = elements.shape_of(equation), equation.params["axis"]
     at = [axis for axis in range(len(shape)) if axis != new]
     whole = tuple(1 if axis == new else n for axis, n in enumerate(shape))
     given = [
@@ -215,7 +110,7 @@ def _stack(graph, given, equation):
 
 
 def _joined(graph, given, axis, equation):
-    shape = shape_of(equation)
+    shape = elements.shape_of(equation)
     axis = values.place(axis, len(shape))
     names = [graph.name(graph.full(value)) for value in given]
     name = graph.emit("Concat", names, axis=axis)
@@ -267,7 +162,7 @@ def cut(
 
 
 def _slice(graph, given, equation):
-    params, shape = equation.params, shape_of(equation)
+    params, shape = equation.params, elements.shape_of(equation)
     steps = params["strides"] or (1,) * len(shape)
     starts, limits = params["start_indices"], params["limit_indices"]
     return cut(graph, given[0], starts, limits, steps, shape)
@@ -290,7 +185,7 @@ def _gather(graph, given, equation):
 
 def _without(graph, value, axes, equation):
     """The value without some axes of one element."""
-    shape = shape_of(equation)
+    shape = elements.shape_of(equation)
     if not axes:
         return value
     axes = graph.integers(*axes)
@@ -311,29 +206,11 @@ def _pad(graph, given, equation):
     order = values.FIRST if n == 4 else range(n)
     pads = [int(config[axis][end]) for end in (0, 1) for axis in order]
     inputs = [value.name, graph.integers(*pads), graph.name(fill)]
-    shape = shape_of(equation)
+    shape = elements.shape_of(equation)
     return values.Tensor(graph.emit("Pad", inputs), shape, shape)
 
 
-RULES: dict[str, Rule] = {
-    **{name: _same(op) for name, op in _SAME.items()},
-    "square": _composed(lambda x: ("Mul", [x, x])),
-    "rsqrt": _composed(lambda x: ("Sqrt", [x]), lambda x: ("Reciprocal", [x])),
-    "erfc": _composed(
-        lambda x: ("Erf", [x]), lambda x: ("Sub", [_float(1), x])
-    ),
-    "log1p": _composed(
-        lambda x: ("Add", [x, _float(1)]), lambda x: ("Log", [x])
-    ),
-    "is_finite": _composed(
-        lambda x: ("Abs", [x]), lambda x: ("Less", [x, _float(np.inf)])
-    ),
-    "integer_pow": _power,
-    "ne": _different,
-    "select_n": _select,
-    "clamp": _clamp,
-    "convert_element_type": _convert,
-    "dim_as_value": _size,
+RULES: dict[str, elements.Rule] = {
     "reduce_sum": _reduce("ReduceSum"),
     "reduce_max": _reduce("ReduceMax"),
     "broadcast_in_dim": _broadcast,
