@@ -5,9 +5,9 @@ of each image, the smallest, the largest, the deviation and the mean of its
 intensities, and width and height / 1024; then each cluster is split in the same
 shares. Here intensities are those of the grey image as shares of its dtype's
 range, so that all six are near 0 to 1, and none is scaled further; floats are
-divided by the largest of the data set. The split is seeded, and does not depend on the order
-of the images. Groups are never separated: a group is of the cluster that most
-of its images are in.
+divided by the largest of the data set. The split is seeded, and does not depend
+on the order of the images. Groups are never separated: a group is of the
+cluster that most of its images are in.
 
 k-means: Lloyd's iterations from ten k-means++ starts (Arthur and
 Vassilvitskii 2007), the tightest kept.
@@ -36,9 +36,9 @@ def features(image: np.ndarray) -> np.ndarray:
     return np.append(intensities, [width / 1024, height / 1024])
 
 
-def strata(
+def alike(
     found: Mapping[str, np.ndarray], groups: Mapping[str, str], seed: int
-) -> dict[str, str]:
+) -> dict[str, int]:
     """The cluster of each group, by the features and groups of the ids."""
     ids = sorted(found)
     table = np.array([found[name] for name in ids]).reshape(-1, 6)
@@ -47,9 +47,17 @@ def strata(
     for name, number in zip(ids, cluster(table, N, seed).tolist(), strict=True):
         votes[groups[name]][number] += 1
     return {
-        group: f"cluster{max(count, key=lambda k: (count[k], -k))}"
+        group: max(count, key=lambda k: (count[k], -k))
         for group, count in votes.items()
     }
+
+
+def strata(
+    found: Mapping[str, np.ndarray], groups: Mapping[str, str], seed: int
+) -> dict[str, str]:
+    """The stratum of each group: its cluster, as `split.assign` takes it."""
+    clusters = alike(found, groups, seed)
+    return {group: f"cluster{number}" for group, number in clusters.items()}
 
 
 def cluster(table: np.ndarray, n: int, seed: int) -> np.ndarray:

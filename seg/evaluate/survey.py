@@ -1,8 +1,14 @@
 """What a labelled data set is made of: looked at before anything is trained.
 
 `survey` goes over all records once, keeping numbers and thumbnails only, and
-`write_all` makes a table and pictures of them. The images are put into at most
-eight clusters by their intensities and sizes, as `data.split=clusters` does.
+`write_all` makes a table and pictures of them.
+
+The images are put into at most eight clusters by their intensities and sizes,
+as `data.split=clusters` does (`clusters.alike`), with the seed of their split.
+What they are put by is that of the records: their groups, which another
+data.split may find otherwise, and their dtype, to which 8-bit images stored
+beside 16-bit ones are widened. Records that were split by clusters, all of one
+dtype, are shown in just those clusters.
 """
 
 import dataclasses
@@ -34,7 +40,8 @@ class Survey:
     Parameters
     ----------
     rows : one an image, with `FIELDS`; intensities are those stored,
-        foreground and not_annotated shares of the pixels.
+        not_annotated a share of the pixels, foreground of those annotated, or
+        None.
     areas : int64, px, of all objects.
     pixels : {class: how many}.
     histograms : float32 [N, N_BINS], shares of the pixels over the range from
@@ -55,8 +62,10 @@ class Survey:
         found = {
             "data/n_images": len(rows),
             "data/n_objects": sum(known),
-            "data/foreground": float(np.mean([r["foreground"] for r in rows])),
         }
+        shares = [r["foreground"] for r in rows if r["foreground"] is not None]
+        if shares:
+            found["data/foreground"] = float(np.mean(shares))
         if known:
             found["data/objects_per_image"] = float(np.median(known))
         if len(self.areas):
@@ -79,9 +88,10 @@ class Survey:
             f"{len(rows)} images ("
             + ", ".join(f"{n} {name}" for name, n in by_split.items())
             + f"), {size}",
-            f"{totals['data/n_objects']:.0f} objects, "
-            f"{totals['data/foreground']:.1%} foreground",
+            f"{totals['data/n_objects']:.0f} objects",
         ]
+        if "data/foreground" in totals:
+            lines[-1] += f", {totals['data/foreground']:.1%} foreground"
         if len(self.areas):
             ends = np.percentile(self.areas, (5, 50, 95)).astype(int)
             lines.append(
@@ -96,16 +106,18 @@ class Survey:
 
 def survey(data: records.Records, class_names: Sequence[str]) -> Survey:
     """Looks at every record of every split once."""
-    rows, areas, features, histograms, thumbnails = [], [], [], [], []
+    rows, areas, histograms, thumbnails = [], [], [], []
+    features, groups = {}, {}
     pixels = np.zeros(256, np.int64)
     for split, record in _all(data):
         image, classes = record["image"], record["classes"]
         counts = np.bincount(classes.ravel(), minlength=256)
         pixels += counts
-        n_known = max(classes.size - counts[_NOT_ANNOTATED], 1)
+        n_known = classes.size - counts[_NOT_ANNOTATED]
         of_image = _areas(record.get("labels"))
         areas += [] if of_image is None else of_image.tolist()
-        features.append(clusters.features(image))
+        features[record["id"]] = clusters.features(image)
+        groups[record["id"]] = record["group"]
         histograms.append(_histogram(image))
         thumbnails.append(marks.picture(image, _THUMBNAIL_PX))
         rows.append(
@@ -116,13 +128,13 @@ def survey(data: records.Records, class_names: Sequence[str]) -> Survey:
                 **_intensities(image),
                 "n_objects": None if of_image is None else len(of_image),
                 "median_area_px": _median(of_image),
-                "foreground": 1 - counts[0] / n_known,
+                "foreground": 1 - counts[0] / n_known if n_known else None,
                 "not_annotated": counts[_NOT_ANNOTATED] / classes.size,
             }
         )
-    alike = clusters.cluster(np.array(features), clusters.N, seed=0)
-    for row, cluster in zip(rows, alike.tolist(), strict=True):
-        row["cluster"] = cluster
+    alike = clusters.alike(features, groups, data.config.data.split_seed)
+    for row in rows:
+        row["cluster"] = alike[row["group"]]
     return Survey(
         rows,
         np.array(areas, np.int64),

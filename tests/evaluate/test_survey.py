@@ -1,9 +1,14 @@
 """What is said of a data set is what its records hold."""
 
+import collections
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
+from seg import config as config_lib
+from seg.data import layouts
 from seg.evaluate import plots, survey
 from seg.images import formats
 
@@ -12,6 +17,8 @@ NAMES = ("background", "cell", "bead")
 
 class Held:
     """Records that are held in memory."""
+
+    config = config_lib.Config()
 
     def __init__(self, **splits):
         self.splits = splits
@@ -30,7 +37,7 @@ def record(name, level, *, known=True, dtype=np.uint8):
     classes = np.minimum(labels, 2).astype(np.uint8)
     classes[25:] = 255
     return {
-        "id": name, "group": "plate", "image": image, "classes": classes,
+        "id": name, "group": f"of {name}", "image": image, "classes": classes,
         "labels": labels if known else None,
     }  # fmt: skip
 
@@ -81,6 +88,54 @@ def test_the_table_and_all_pictures_are_written(found, tmp_path):
     assert {path.stem for path in drawn} == set(plots.SURVEY)
     for path in drawn:
         assert np.asarray(Image.open(path)).std() > 5
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_clusters_are_those_of_the_split_by_clusters(tmp_path, seed):
+    """Floats of a large unit, plates of several images, any seed."""
+    rng = np.random.default_rng(0)
+    for i in range(48):
+        top, low, scale = rng.integers(1, 9, 3)
+        image = scale * 1e3 * rng.random((8 * top, 8 * low))
+        for kind, array in (("images", image), ("masks", image > 9)):
+            path = tmp_path / kind / f"p{i // 3}" / f"{i}.tif"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            dtype = np.float32 if kind == "images" else np.uint8
+            tifffile.imwrite(path, array.astype(dtype))
+    held = Held()
+    held.config = config_lib.replace(
+        held.config,
+        {"data.layout": "folders", "data.path": str(tmp_path),
+         "data.split": "clusters", "data.split_seed": seed},
+    )  # fmt: skip
+    samples = layouts.scan(held.config)
+    held.splits = {
+        "train": [
+            {**s.load(), "id": s.id, "group": s.group} for s in samples[::-1]
+        ]
+    }
+    found = survey.survey(held, NAMES)
+    of_image = {row["image"]: f"cluster{row['cluster']}" for row in found.rows}
+    assert of_image == {s.id: s.stratum for s in samples}
+    assert len(set(of_image.values())) > 4
+    per_plate = collections.Counter(s.group for s in samples)
+    assert set(per_plate.values()) == {3}
+
+
+def test_what_is_not_annotated_is_no_foreground(found, tmp_path):
+    blank = record("blank", 5, known=False)
+    blank["classes"][:] = 255
+    half = record("half", 50)
+    more = survey.survey(Held(train=[blank, half]), NAMES)
+    assert more.rows[0]["foreground"] is None
+    assert more.rows[0]["not_annotated"] == 1
+    share = found.totals()["data/foreground"]
+    assert more.totals()["data/foreground"] == pytest.approx(share)
+    survey.write_all(tmp_path, more)
+    alone = survey.survey(Held(train=[blank]), NAMES)
+    assert "data/foreground" not in alone.totals()
+    assert "0 objects\n" in alone.summary()
+    survey.write_all(tmp_path, alone)
 
 
 def test_images_without_objects_or_light_are_no_error(tmp_path):
