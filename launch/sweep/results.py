@@ -75,11 +75,16 @@ def _minutes(job: work.Job) -> float:
     if job.training:
         return sum(spent.get(split, 0.0) for split in ("val", "test"))
     # the last checkpoint knows of resumptions, too
-    steps = [
-        _json(path)["body"]["meta"]["seconds"]
-        for path in job.folder.glob("checkpoints/*/manifest.json")
-    ]
-    return max(steps, default=60 * spent.get("train", 0.0)) / 60
+    seconds = map(_seconds, job.folder.glob("checkpoints/*/manifest.json"))
+    return max(seconds, default=60 * spent.get("train", 0.0)) / 60
+
+
+def _seconds(manifest: pathlib.Path) -> float:
+    """What a training had taken; 0 where its files come or go just now."""
+    try:
+        return json.loads(manifest.read_text())["body"]["meta"]["seconds"]
+    except (OSError, ValueError, KeyError):
+        return 0.0
 
 
 def _status(job: work.Job) -> tuple[str, str]:

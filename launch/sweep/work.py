@@ -64,8 +64,10 @@ class Job:
             return State()
 
     def is_done(self) -> bool:
-        """Whether all stages have ended."""
-        return set(self.stages) <= set(self.state().minutes)
+        """Whether all stages have ended, and the model is here."""
+        # a folder that was copied by its files has lost its link
+        here = not self.training or bundle(self).is_symlink()
+        return here and set(self.stages) <= set(self.state().minutes)
 
     def write(self, state: "State") -> None:
         """Keeps how far the job came."""
@@ -135,11 +137,10 @@ def run(job: Job, children: Children, env: dict[str, str]) -> str:
     _ask(job)
     output = job.folder / "output.txt"
     for stage in job.stages:
-        if stage in state.minutes:
-            continue
         if stage == "adopt":
             _adopt(job)
             state.minutes[stage] = 0.0
+        if stage in state.minutes:
             continue
         began, said = time.monotonic(), _size(output)
         status = children.run(_command(job, stage), output, env)

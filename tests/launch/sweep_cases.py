@@ -30,7 +30,7 @@ def opened(folder, swept=GRID, base=BASE, **settings):
 def finish(job, dice, minutes=2.0, **scores):
     """Leaves a folder as a training does that reached this score."""
     job.folder.mkdir(parents=True, exist_ok=True)
-    (job.folder / "asked.json").touch()
+    work._ask(job)
     state = work.State({stage: minutes for stage in job.stages})
     if "train" in job.stages:
         work.bundle(job).mkdir()
@@ -38,6 +38,8 @@ def finish(job, dice, minutes=2.0, **scores):
         meta = {"metrics": metrics, "n_parameters": 1234}
         text = json.dumps({"meta": meta})
         (work.bundle(job) / "model.json").write_text(text)
+    elif job.training:
+        work._adopt(job)
     for split in {"val", "test"}.intersection(job.stages):
         (job.folder / split).mkdir()
         found = {f"{split}/dice": dice - 0.1 * (split == "test")}

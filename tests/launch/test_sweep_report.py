@@ -59,6 +59,20 @@ def test_minutes_are_those_of_all_resumptions(tmp_path):
     assert results.result(trial, sweep.job(trial)).minutes == 10
 
 
+def test_a_checkpoint_that_is_written_or_removed_just_now_is_not_read(
+    tmp_path,
+):
+    sweep = sweep_cases.opened(tmp_path, {"model.width": [1]})
+    trial = sweep.trials()[0]
+    written = '{"body": {"meta": {"seconds": 120.0}}}'
+    for name, text in ("9", written), ("10.part", written[:9]), ("11", "{}"):
+        folder = sweep.jobs()[0].folder / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(text)
+    (folder.parent / "12.gone").mkdir()
+    assert results.result(trial, sweep.job(trial)).minutes == 2
+
+
 def test_an_error_is_best_when_low(tmp_path):
     base = config.replace(
         sweep_cases.BASE, {"train.monitor": "val/dice", "train.mode": "min"}

@@ -133,6 +133,19 @@ def test_trials_that_differ_in_prediction_share_one_training(tmp_path):
     assert (found.status, found.why) == ("failed", "x")
 
 
+def test_a_model_is_adopted_again_where_its_link_is_lost(tmp_path):
+    sweep = sweep_cases.opened(tmp_path, {"predict.tta": [1, 8]})
+    training, first, _ = sweep.jobs()
+    sweep_cases.finish(training, 0.5)
+    sweep_cases.finish(first, 0.5)
+    assert sweep_cases.claims(sweep, 1) == ["tta=8"]
+    work.bundle(first).unlink()  # as a copy of the files leaves it
+    assert sweep_cases.claims(sweep, 1) == ["tta=1"]
+    assert work.run(first, work.Children(), {}) == "done"  # and no stage again
+    found = results.result(sweep.trials()[0], first)
+    assert (found.status, found.n_parameters) == ("done", 1234)
+
+
 def test_a_workdir_holds_one_sweep(tmp_path):
     sweep_cases.opened(tmp_path)
     moved = config.replace(
