@@ -20,10 +20,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 _EVERY_S = 60.0
-_TRIES = 5  # of the last copy
+_TRIES = 5  # of the first and the last copy
 _UNFINISHED = (".part", ".old", ".gone")  # as seg.train.checkpoint has them
 _LAST = "manifest.json"
 _log = logging.getLogger("launch.cloud")
@@ -102,11 +102,12 @@ def scan(folder: pathlib.Path) -> Seen:
 
 
 def run(mirror: Mirror, command: Sequence[str], every_s: float) -> int:
-    """The command's exit status, or 1 where its result is not all copied."""
-    try:
-        mirror.fetch()
-    except OSError as error:
-        _log.error("%s cannot be fetched: %s", mirror.bucket, error)
+    """The command's exit status; 1 where what it has done is not all copied.
+
+    1 too where the bucket cannot be read, and the command has not begun. A
+    status of its own stands: 33 goes on elsewhere, from an older checkpoint.
+    """
+    if not _tried(mirror.fetch, every_s):
         return 1
     child = subprocess.Popen(command)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,21 +117,25 @@ def run(mirror: Mirror, command: Sequence[str], every_s: float) -> int:
             status = child.wait(every_s)
             break
         except subprocess.TimeoutExpired:
-            _tried(mirror)
-    for attempt in range(_TRIES):
-        if _tried(mirror):
-            return status if status >= 0 else 128 - status
-        time.sleep(min(2**attempt, every_s))
-    return 1
+            _tried(mirror.push, every_s, 1)
+    copied = _tried(mirror.push, every_s)
+    return (status if status >= 0 else 128 - status) or int(not copied)
 
 
-def _tried(mirror: Mirror) -> bool:
-    try:
-        mirror.push()
-    except OSError as error:
-        _log.warning("%s: not all is copied there: %s", mirror.bucket, error)
-        return False
-    return True
+def _tried(
+    copy: Callable[[], None], longest_s: float, tries: int = _TRIES
+) -> bool:
+    """Whether it has copied all, at last; it waits longer each time."""
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(min(2**attempt, longest_s))
+        try:
+            copy()
+        except OSError as error:
+            _log.warning("not all is copied: %s", error)
+        else:
+            return True
+    return False
 
 
 def main(words: Sequence[str]) -> int:

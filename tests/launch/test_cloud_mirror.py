@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from launch.cloud import mirror
 
 
@@ -72,17 +74,45 @@ def test_a_signal_reaches_the_command_and_its_status_comes_back(tmp_path):
     assert sorted(mirror.scan(tmp_path / "bucket")) == ["began", "saved"]
 
 
-def test_a_bucket_that_refuses_is_an_error_though_the_training_is_done(
-    tmp_path, monkeypatch
+@pytest.fixture
+def signals(monkeypatch):
+    """Puts the signals' handlers back; nothing waits meanwhile."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [(0, 1), (33, 33), (2, 2)], ids=str
+)
+def test_a_bucket_that_refuses_is_an_error_unless_the_training_said_more(
+    tmp_path, signals, said, status
 ):
     (tmp_path / "bucket").write_text("not a folder")
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk/log.txt").touch()
-    monkeypatch.setattr(time, "sleep", lambda _: None)
     copy = mirror.Mirror(tmp_path / "disk", tmp_path / "bucket")
-    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        assert mirror.run(copy, ["true"], 1.0) == 1
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    assert mirror.run(copy, ["bash", "-c", f"exit {said}"], 1.0) == status
+
+
+@pytest.mark.parametrize(("refusals", "status"), [(2, 0), (99, 1)])
+def test_a_bucket_is_asked_again_before_the_training_is_given_up(
+    tmp_path, monkeypatch, signals, refusals, status
+):
+    bucket = tmp_path / "bucket"
+    bucket.mkdir()
+    (bucket / "log.txt").touch()
+    left, scan = iter(range(refusals)), mirror.scan
+
+    def refusing(folder):
+        if folder == bucket and next(left, None) is not None:
+            raise OSError("not connected")
+        return scan(folder)
+
+    monkeypatch.setattr(mirror, "scan", refusing)
+    copy = mirror.Mirror(tmp_path / "disk", bucket)
+    words = ["test", "-e", str(tmp_path / "disk/log.txt")]
+    assert mirror.run(copy, words, 1.0) == status
+    assert (tmp_path / "disk").exists() == (status == 0)
