@@ -6,8 +6,8 @@
 #     --train.batch_size=64 --workdir=/scratch/me/runs/demo
 #
 # The checkout, its .venv and the workdir lie on a disk that all nodes share.
-# Two minutes before the time is up, or when the job is preempted, the training
-# saves and exits 33: the job is queued again, and goes on.
+# Two minutes before the time is up, the training saves and exits 33: the job
+# is queued again, and goes on. One that is cancelled is not.
 #SBATCH --job-name=seg
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -28,14 +28,18 @@ shift
 srun --kill-on-bad-exit=0 .venv/bin/python -m "$module" "$@" &
 step=$!
 # SLURM tells this shell (B:); srun passes a signal on to every task.
-trap 'kill -TERM "$step"' TERM
+announced=
+trap 'announced=yes; kill -TERM "$step"' TERM
 wait "$step"
 status=$?
 while kill -0 "$step" 2>/dev/null; do # the signal ended that wait early
   wait "$step"
   status=$?
 done
-if [ "$status" -eq 33 ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+if [ "$status" -eq 33 ] && [ "$announced" ]; then
+  case "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" in
+    CANCELLED | COMPLETING) ;; # it was cancelled just then
+    *) scontrol requeue "$SLURM_JOB_ID" ;;
+  esac
 fi
 exit "$status"

@@ -129,10 +129,8 @@ def slurm(bash, tmp_path):
     tools.mkdir()
     python = tmp_path / "home/seg/bin/python"
     (tmp_path / ".venv/bin/python").symlink_to(python)
-    (tools / "srun").write_text('#!/bin/bash\nshift\nexec "$@"\n')
-    (tools / "scontrol").write_text('#!/bin/bash\necho "$@" > requeued\n')
-    for tool in tools.iterdir():
-        tool.chmod(0o755)
+    _tool(tools / "srun", 'shift; exec "$@"')
+    _tool(tools / "scontrol", 'echo "$@" > requeued')
 
     def call(status, *words, **environment):
         script = shlex.join(
@@ -150,23 +148,40 @@ def slurm(bash, tmp_path):
     return call
 
 
-def test_a_job_of_slurm_passes_its_flags_and_is_queued_again_on_33(slurm):
+def _tool(path, script):
+    path.write_text(f"#!/bin/bash\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_a_job_of_slurm_passes_its_flags_and_status(slurm):
     words = ["launch.train", *(f"--x={value}" for value in nasty())]
     assert slurm(0, *words) == (0, [["-m", *words]], False)
     assert slurm(2, *words) == (2, [["-m", *words]], False)
+    # a training that somebody stopped, scancel with it, is not begun again
     status, said, requeued = slurm(33, *words, SLURM_NTASKS="8")
-    assert (status, requeued) == (33, True)
+    assert (status, requeued) == (33, False)
     assert said == [["-m", *words, "--mesh.distributed=true"]]
 
 
-def test_a_signal_to_a_job_of_slurm_reaches_the_training(tmp_path):
-    (tmp_path / "srun").write_text(
-        "#!/bin/bash\ntrap 'sleep 0.2; exit 33' TERM\ntouch began\n"
-        "while :; do sleep 0.05; done\n"
+@pytest.mark.parametrize(
+    ("state", "again"),
+    [
+        ("RUNNING", True),
+        ("", True),
+        ("CANCELLED", False),
+        ("COMPLETING", False),
+    ],
+)
+def test_the_signal_before_the_end_saves_and_queues_the_job_again(
+    tmp_path, state, again
+):
+    _tool(
+        tmp_path / "srun",
+        "trap 'sleep 0.2; exit 33' TERM\ntouch began\n"
+        "while :; do sleep 0.05; done",
     )
-    (tmp_path / "scontrol").write_text('#!/bin/bash\necho "$@" > requeued\n')
-    for name in "srun", "scontrol":
-        (tmp_path / name).chmod(0o755)
+    _tool(tmp_path / "scontrol", 'echo "$@" > requeued')
+    _tool(tmp_path / "squeue", f"echo {state}")
     process = subprocess.Popen(
         ["bash", str(cloud_cases.CLOUD / "slurm.sh"), "launch.train"],
         env=os.environ
@@ -181,7 +196,9 @@ def test_a_signal_to_a_job_of_slurm_reaches_the_training(tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 33
-    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+    requeued = tmp_path / "requeued"
+    assert requeued.exists() == again
+    assert not again or requeued.read_text() == "requeue 7\n"
 
 
 # ------------------------------------------------------------ what is there
