@@ -10,6 +10,7 @@ images, and pictures of their sizes, intensities, clusters and objects, to
 
 from absl import flags
 
+from seg import config as config_lib
 from seg import flags as seg_flags
 
 FLAGS = flags.FLAGS
@@ -32,6 +33,12 @@ def main(argv: list[str]) -> int:
     out = seg_flags.workdir()
     if not FLAGS.workdir:  # that is the training's
         out = out.with_name(f"explore-{out.name}")
+    for kind in ("config", "sweep"):
+        if (out / f"{kind}.json").exists():  # MLflow's run there is its own
+            raise config_lib.UserError(
+                f"--workdir={out} is of a training or a sweep (it has a "
+                f"{kind}.json); choose another"
+            )
     if not FLAGS.tiles:
         from seg.data import dataset  # it imports TFDS
 

@@ -34,3 +34,18 @@ def test_a_pack_will_do(prepared, launch, monkeypatch, tmp_path, tiles):
     assert status == 0, err
     assert "8 images" in out
     assert (tmp_path / "explore" / "clusters.png").is_file()
+
+
+@pytest.mark.parametrize("name", ["config.json", "sweep.json"])
+def test_the_folder_of_a_training_or_a_sweep_is_refused(
+    prepared, launch, monkeypatch, tmp_path, name
+):
+    monkeypatch.chdir(prepared)
+    (tmp_path / name).write_text("{}")
+    status, _, err = launch(
+        "explore", "--experiment=tiny.py", f"--workdir={tmp_path}",
+        f"--track.uri=sqlite:///{tmp_path}/none.db",
+    )  # fmt: skip
+    assert status == 2 and len(err.splitlines()) == 1
+    assert "choose another" in err and str(tmp_path) in err
+    assert {path.name for path in tmp_path.iterdir()} == {name}
