@@ -296,6 +296,15 @@ def test_a_tile_is_no_larger_than_what_images_are_resized_to():
         config.check(changed(data__resize=128))
 
 
+@pytest.mark.parametrize("layout", ["folders", "dsb2018", "stardist"])
+def test_names_of_classes_are_for_files_that_have_names(layout):
+    known = {"data__aliases": ("rbc=foreground",)}
+    config.check(changed(**known, data__layout="labelme"))
+    config.check(changed(**known))  # `seg verify` finds the layout later
+    with pytest.raises(config.ConfigError, match=rf"data\.layout={layout}"):
+        config.check(changed(**known, data__layout=layout))
+
+
 def test_two_shares_must_leave_some_for_training():
     with pytest.raises(config.ConfigError, match="leave no training"):
         config.check(changed(data__val_frac=0.5, data__test_frac=0.5))

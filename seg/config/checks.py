@@ -17,6 +17,13 @@ def check(config: Config) -> Config:
         _check_one(path, value, field.metadata["allowed"])
     if config.data.val_frac + config.data.test_frac >= 1:
         raise ConfigError("data.val_frac + data.test_frac leave no training")
+    # synthetic: the default, before `seg verify` has found the layout
+    layout = config.data.layout
+    if config.data.aliases and layout not in ("labelme", "synthetic"):
+        raise ConfigError(
+            f"data.aliases={','.join(config.data.aliases)}, but the files of "
+            f"data.layout={layout} name no classes; leave it empty"
+        )
     low, high = config.augment.scale_range
     if not 0 < low <= high:
         raise ConfigError(
