@@ -51,26 +51,23 @@ def distinct(name: str, point: Mapping[str, Any]) -> str:
     return f"{name[: _LONGEST - 9]}-{mark}"
 
 
-def unseeded(name: str) -> str:
-    """The name that trials have in common which differ in their seed only."""
-    parts = [p for p in name.split(",") if not p.startswith("seed=")]
-    return ",".join(parts) or "base"
-
-
 def labels(knobs: Iterable[str]) -> dict[str, str]:
-    """Knobs to short names: the last part, where that tells them apart."""
-    knobs = list(knobs)
-    tails = [knob.rpartition(".")[2] for knob in knobs]
+    """Knobs to short names: the last part, where that tells them apart.
+
+    "seed" is the training's, which may join the others later.
+    """
+    ends = {knob: knob.rpartition(".")[2] for knob in knobs}
+    tails = [*(end for knob, end in ends.items() if knob != SEED), "seed"]
     return {
-        knob: tail if tails.count(tail) == 1 else knob
-        for knob, tail in zip(knobs, tails, strict=True)
+        knob: end if knob == SEED or tails.count(end) == 1 else knob
+        for knob, end in ends.items()
     }
 
 
 def text(value: Any) -> str:
     """A knob's value in names and tables."""
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return repr(value).removesuffix(".0")  # as few digits as tell it apart
     if isinstance(value, tuple | list):
         return "+".join(map(text, value)) or "none"
     return str(value) if str(value) else "none"

@@ -95,6 +95,12 @@ class Plan:
         }
         return self.named(changes)
 
+    def setting(self, trial: Trial) -> Trial:
+        """What trials have in common that differ in their seed only."""
+        if SEED not in trial.changes:
+            return trial
+        return self.named({k: v for k, v in trial.changes.items() if k != SEED})
+
     def named(self, changes: Changes, number: str = "") -> Trial:
         """A trial with its name; see `names`."""
         seed = self.base.train.seed

@@ -60,14 +60,12 @@ def _row(group: list[results.Result], plan: plan_lib.Plan, pooled: bool) -> Row:
     first = group[0]
     done = [each for each in group if each.status == "done"]
     seeds = pooled and plan_lib.SEED in plan.knobs
-    name = first.trial.name
-    if seeds:
-        name = names_lib.unseeded(name)
-    row: Row = {"trial": name}
+    trial = plan.setting(first.trial) if seeds else first.trial
+    row: Row = {"trial": trial.name}
     flat = config_lib.to_flat(plan.config(first.trial))
     for knob in plan.knobs:
         if not (seeds and knob == plan_lib.SEED):
-            row[knob] = tracking.text(flat[knob])
+            row[knob] = flat[knob]
     if seeds:
         row["seeds"] = len(done)
     names = dict.fromkeys(name for each in done for name in each.metrics)
@@ -113,7 +111,7 @@ def text(table: Sequence[Row], plan: plan_lib.Plan) -> str:
     ]  # fmt: skip
     lines = [header]
     for row in table:
-        cells = [str(row[knob]) or "none" for knob in knobs]
+        cells = [tracking.text(row[knob]) or "none" for knob in knobs]
         cells += [str(row[name]) for name in counted]
         cells += [_cell(row, name) for name in scores]
         n_parameters = row["parameters"]
@@ -149,7 +147,9 @@ def _aligned(lines: list[list[str]], n_left: int) -> str:
     )
 
 
-def write_csv(path: pathlib.Path, table: Sequence[Row]) -> None:
+def write_csv(
+    path: pathlib.Path, table: Sequence[Row], knobs: Iterable[str]
+) -> None:
     """All columns; what a row does not have is empty."""
     last = ("parameters", "minutes", "status", "error")
     names = dict.fromkeys(name for row in table for name in row)
@@ -157,7 +157,9 @@ def write_csv(path: pathlib.Path, table: Sequence[Row]) -> None:
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    for row in table:
+        told = {k: tracking.text(row[k]) for k in knobs if k in row}
+        writer.writerow(row | told)
     with write.whole(path) as part:
         part.write_text(buffer.getvalue(), encoding="utf-8")
 
@@ -174,7 +176,7 @@ def make(sweep: share.Sweep) -> tuple[str, list[results.Result], list[Any]]:
         (files[0], pooled),
         (files[1], rows(found, sweep.plan, pooled=False)),
     ):
-        write_csv(path, table)
+        write_csv(path, table, sweep.plan.knobs)
     if canvas.available():
         files += _pictures(sweep, found, pooled)
     return text(pooled, sweep.plan), found, files
@@ -187,22 +189,18 @@ def _pictures(
     monitor = plan.base.train.monitor
     lower = plan_lib.lower_is_better(plan.base)
     scored = [row for row in pooled if row.get(monitor) is not None]
-    values = _values(plan, found)
     knobs = [
         knob
         for knob in plan.knobs
         if knob != plan_lib.SEED
-        and len({repr(values[row["trial"]][knob]) for row in scored}) > 1
+        and len({repr(row[knob]) for row in scored}) > 1
     ]
     if scored and knobs:
         short = names_lib.labels(knobs)
         files.append(sweep.workdir / "parallel.png")
         sweeps.parallel(
             files[-1],
-            [
-                {short[knob]: values[row["trial"]][knob] for knob in knobs}
-                for row in scored
-            ],
+            [{short[knob]: row[knob] for knob in knobs} for row in scored],
             [row[monitor] for row in scored],
             label=monitor,
             lower_is_better=lower,
@@ -216,7 +214,8 @@ def _pictures(
             if monitor in values
         }
         if points:
-            name = names_lib.unseeded((job.training or job).name)
+            trained = plan.training(each.trial) if job.training else each.trial
+            name = plan.setting(trained).name
             line = sorted(points), [points[step] for step in sorted(points)]
             if line not in courses.setdefault(name, []):
                 courses[name].append(line)
@@ -224,18 +223,6 @@ def _pictures(
         files.append(sweep.workdir / "curves.png")
         sweeps.courses(files[-1], courses, label=monitor, lower_is_better=lower)
     return files
-
-
-def _values(
-    plan: plan_lib.Plan, found: Iterable[results.Result]
-) -> dict[str, Mapping[str, Any]]:
-    """All knobs by the name of a row."""
-    return {
-        names_lib.unseeded(each.trial.name): config_lib.to_flat(
-            plan.config(each.trial)
-        )
-        for each in found
-    }
 
 
 class Parent:

@@ -47,7 +47,25 @@ def test_values_and_seeds_can_be_added_and_the_names_stay():
         for trial in after.trials
     ]
     assert len({trial.name for trial in after.trials}) == 8
-    assert len({names.unseeded(t.name) for t in after.trials}) == 4
+    assert len({after.setting(t).name for t in after.trials}) == 4
+
+
+def test_the_names_stay_where_seeds_join_another_seed():
+    swept = {"synthetic.seed": [2]}
+    before = plan.make(sweep_cases.BASE, swept).trials[0].name
+    after = plan.make(sweep_cases.BASE, swept, seeds=(0, 1)).trials
+    assert [trial.name for trial in after] == [before, f"{before},seed=1"]
+
+
+def test_floats_that_differ_have_names_that_do():
+    found = {
+        plan.make(sweep_cases.BASE, {"optim.learning_rate": [rate]})
+        .trials[0]
+        .name
+        for rate in (0.00123412, 0.00123449, 1e-05, 1.0)
+    }
+    assert len(found) == 4
+    assert {"learning_rate=1e-05", "learning_rate=1"} < found
 
 
 def test_names_suit_a_file_system_and_tell_trials_apart():

@@ -79,7 +79,7 @@ def test_an_error_is_best_when_low(tmp_path):
     )
     sweep = sweep_cases.opened(tmp_path, {"model.width": [1, 2, 3]}, base=base)
     rows, _ = _dice(sweep, [0.5, 0.2, 0.3])
-    assert [row["model.width"] for row in rows] == ["2", "3", "1"]
+    assert [row["model.width"] for row in rows] == [2, 3, 1]
     error = config.replace(
         sweep_cases.BASE, {"train.monitor": "val/count_error"}
     )
@@ -103,6 +103,19 @@ def test_the_csv_holds_every_metric_and_what_failed(tmp_path):
     assert float(rows[0]["test/dice"]) == 0.4
     assert rows[3]["error"] == 'exit 1: "a, b"'
     assert rows[2]["val/dice"] == ""
+    assert (tmp_path / "parallel.png").exists()
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 1)])
+def test_another_seed_is_a_knob_as_any_other(tmp_path, seeds):
+    swept = {"synthetic.seed": [2, 3], "predict.tta": [1, 8]}
+    sweep = sweep_cases.opened(tmp_path, swept, plan={"seeds": seeds})
+    rows, _ = _dice(sweep, [0.5, 0.6] * len(sweep.trials()))
+    assert {(row["synthetic.seed"], row["predict.tta"]) for row in rows} == {
+        (2, 1), (2, 8), (3, 1), (3, 8),
+    }  # fmt: skip
+    assert len({row["trial"] for row in rows}) == 4
+    report.make(sweep)
     assert (tmp_path / "parallel.png").exists()
 
 
