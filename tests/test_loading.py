@@ -23,7 +23,7 @@ AIR_GAP = (
 )  # fmt: skip
 # What such a node does without, by module or folder.
 BEYOND = (
-    "data/dataset.py",  # a TFDS builder
+    "data/dataset",  # a TFDS builder
     "predict/graph",  # ONNX
     "serve",  # MLflow's model file
     "__main__.py",  # runs a command when imported
