@@ -26,7 +26,9 @@ def find(
         images are read only where groups are found by their pixels.
     progress: show how far the reading is, as `places.progress`.
     """
-    published = data.split not in split.ANEW and any(p.split for p in found)
+    # a folder for the training alone is split like any other
+    fixed = {pair.split for pair in found} - {"", "train"}
+    published = bool(fixed) and data.split not in split.ANEW
     by_pixels = data.layout == "dsb2018" or (
         data.layout == "stardist" and not published
     )

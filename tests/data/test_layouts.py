@@ -204,10 +204,11 @@ def test_a_validation_is_made_where_none_is_published(tmp_path):
     assert counts["test"] == 20 and counts["val"] == 6 == 20 - counts["train"]
 
 
-def test_subfolders_are_groups_where_there_are_enough(tmp_path):
+@pytest.mark.parametrize("splits", [("",), ("train",)])
+def test_subfolders_are_groups_where_there_are_enough(tmp_path, splits):
     content = {}
-    for name, bytes_ in plain_files(n=12).items():
-        folder, _, file = name.partition("/")
+    for name, bytes_ in plain_files(n=12, splits=splits).items():
+        folder, _, file = name.rpartition("/")
         plate = int(file.split(".")[0]) % 4
         content[f"{folder}/plate{plate}/{file}"] = bytes_
     samples = layouts.scan(of(put(content, tmp_path, "zip"), "folders"))
