@@ -95,7 +95,10 @@ def classes_of(config: config_lib.Config) -> dict[str, int]:
 def parse(content: bytes) -> Annotation:
     """The annotation in the bytes of a JSON file. Raises FormError."""
     try:
-        found = json.loads(content.decode("utf-8-sig"))
+        text = content.decode("utf-8-sig")
+        found = json.loads(text)
+        if "\\ud" in text.lower():  # halves of letters cannot be printed
+            json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         detail = " ".join(str(error).split())[:80]
         raise FormError(f"not JSON ({detail}); save it again") from error

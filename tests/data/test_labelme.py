@@ -265,6 +265,7 @@ def test_all_defects_are_listed_at_once(tmp_path):
     bad = {
         "cut": (annotation(box("cell", 1, 1, 5))[:-9], "not JSON"),
         "deep": (b"[" * 100_000, "not JSON"),
+        "half_a_letter": (annotation(box("\ud800", 1, 1, 5)), "not JSON"),
         "other": (b'{"images": []}', "no list of shapes"),
         "listed": (b"[1, 2]", "no list of shapes"),
         "unknown": (annotation(box("cel", 1, 1, 5)), "did you mean cell"),
@@ -338,6 +339,7 @@ def test_all_defects_are_listed_at_once(tmp_path):
     for defect in defects:
         assert expected[defect.file] in defect.what, defect
         assert defect.remedy and "\n" not in str(defect)
+        assert str(defect).encode()
     with pytest.raises(config_lib.UserError, match="seg verify lists all"):
         layouts.scan(of(tmp_path))
 
