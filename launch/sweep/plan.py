@@ -17,20 +17,17 @@ Trials that differ in predict.* only share one training.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from launch.sweep import names
+from launch.sweep import values as values_lib
 from seg import config as config_lib
 
 METHODS = ("tpe", "random")
-RANGES = ("log", "uniform", "int")
 SEED = names.SEED
 _OPTIONS = ("search", "trials", "seed")
 _N_TRIALS = 20  # of a search that does not say
-# A comparison has one yardstick and one place in which it is recorded.
-_FIXED = ("track.", "mesh.", "train.monitor", "train.mode", "train.resume_")
 
 Changes = dict[str, Any]
 
@@ -173,9 +170,13 @@ def _grid(base: config_lib.Config, sweep: Mapping[str, Any]) -> list[Changes]:
             raise config_lib.ConfigError(
                 f"SWEEP has {knob!r} but no 'search'; add 'search': 'tpe'"
             )
-    choices = [_choices(base, knob, values) for knob, values in sweep.items()]
+    choices = [
+        values_lib.choices(base, knob, values) for knob, values in sweep.items()
+    ]
     points = itertools.product(*choices)
-    return [_cast(base, dict(zip(sweep, p, strict=True))) for p in points]
+    return [
+        values_lib.cast(base, dict(zip(sweep, p, strict=True))) for p in points
+    ]
 
 
 def _list(base: config_lib.Config, sweep: Sequence[Any]) -> list[Changes]:
@@ -185,8 +186,8 @@ def _list(base: config_lib.Config, sweep: Sequence[Any]) -> list[Changes]:
                 f"SWEEP[{at}]={point!r:.50}; each trial is a dict of knobs"
             )
         for knob in point:
-            _check_knob(knob)
-    return [_cast(base, dict(point)) for point in sweep]
+            values_lib.check_knob(knob)
+    return [values_lib.cast(base, dict(point)) for point in sweep]
 
 
 def _search(
@@ -202,9 +203,9 @@ def _search(
         raise config_lib.ConfigError("SWEEP searches, but names no knob")
     for knob, values in space.items():
         if isinstance(values, tuple):
-            _check_range(base, knob, values)
+            values_lib.check_range(base, knob, values)
         else:
-            space[knob] = _choices(base, knob, values)
+            space[knob] = values_lib.choices(base, knob, values)
     numbers = {
         "trials": n_trials or sweep.get("trials", _N_TRIALS),
         "seed": sweep.get("seed", 0),
@@ -215,67 +216,6 @@ def _search(
                 f"SWEEP {name}={value!r}; give a whole number"
             )
     return Search(method, numbers["trials"], numbers["seed"], space)
-
-
-def _check_knob(knob: Any) -> None:
-    known = {path for path, *_ in config_lib.leaves()}
-    if knob not in known:
-        raise config_lib.ConfigError(
-            "SWEEP: " + config_lib.unknown("knob", str(knob), known)
-        )
-    if knob.startswith(_FIXED):
-        raise config_lib.ConfigError(
-            f"SWEEP: {knob} is the same for all trials; give it in "
-            f"get_config() or as --{knob}"
-        )
-
-
-def _choices(base: config_lib.Config, knob: str, values: Any) -> list[Any]:
-    _check_knob(knob)
-    if not isinstance(values, list) or not values:
-        raise config_lib.ConfigError(
-            f"SWEEP: {knob}={values!r:.60}; give a list of values"
-            + (", or add 'search'" if isinstance(values, tuple) else "")
-        )
-    # what they are with others is seen when all are put together
-    return [_cast(base, {knob: v}, check=False)[knob] for v in values]
-
-
-def _check_range(
-    base: config_lib.Config, knob: str, values: tuple[Any, ...]
-) -> None:
-    _check_knob(knob)
-    where = f"SWEEP: {knob}={values!r}"
-    kind = str(values[0]) if values else ""
-    if kind not in RANGES:
-        raise config_lib.ConfigError(
-            f"{where}; {config_lib.unknown('range', kind, RANGES)}"
-        )
-    ends = values[1:]
-    numbers = all(type(x) in (int, float) and math.isfinite(x) for x in ends)
-    if len(ends) != 2 or not numbers or not ends[0] < ends[1]:
-        raise config_lib.ConfigError(f"{where}; give ({kind!r}, low, high)")
-    if kind == "log" and ends[0] <= 0:
-        raise config_lib.ConfigError(f"{where}; a log range begins above 0")
-    for end in ends:
-        # .5 more is in the range too, unless it is of whole numbers
-        value = end if kind == "int" else float(end)
-        _cast(base, {knob: value})
-
-
-def _cast(
-    base: config_lib.Config, point: Changes, check: bool = True
-) -> Changes:
-    """The point with values of the knobs' types, if a config of it can run."""
-    try:
-        config = config_lib.replace(base, point)
-        if check:
-            config_lib.check(config)
-    except config_lib.ConfigError as error:
-        shown = ", ".join(f"{k}={names.text(v)}" for k, v in point.items())
-        raise config_lib.ConfigError(f"SWEEP, at {shown}: {error}") from error
-    flat = config_lib.to_flat(config)
-    return {knob: flat[knob] for knob in point}
 
 
 def _repeated(

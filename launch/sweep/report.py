@@ -18,7 +18,7 @@ from typing import Any
 
 from launch.sweep import names as names_lib
 from launch.sweep import plan as plan_lib
-from launch.sweep import results, share
+from launch.sweep import results, same, share
 from seg import config as config_lib
 from seg.evaluate.plots import canvas, sweeps
 from seg.images import write
@@ -166,6 +166,8 @@ def write_csv(
 
 def make(sweep: share.Sweep) -> tuple[str, list[results.Result], list[Any]]:
     """Writes the files: (table as text, results, files that were written)."""
+    for job in sweep.jobs():
+        same.check_config(job)
     with sweep.lock():
         found = [
             results.result(trial, sweep.job(trial)) for trial in sweep.trials()

@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from launch.sweep import plan as plan_lib
-from launch.sweep import results, search, work
+from launch.sweep import results, same, search, work
 from seg import config as config_lib
 from seg import locks
 from seg.images import write
 
 _PAUSE_S = 1.0  # between two looks whether another's training has ended
-# Where things are and where they are told; they change no result.
-_FREE = ("track.", "data.dir", "data.path", "data.cache_mib")
 
 
 @dataclasses.dataclass
@@ -53,7 +51,8 @@ class Sweep:
         """Begins the sweep here, or goes on with it.
 
         about: {"experiment": ..., "sweep": ...} as JSON values, for the file.
-        Raises ConfigError where the workdir holds another sweep.
+        Raises ConfigError where the workdir holds another sweep, or a trial
+        under this name that was trained otherwise.
         """
         try:
             self.workdir.mkdir(parents=True, exist_ok=True)
@@ -67,7 +66,8 @@ class Sweep:
                 raise config_lib.UserError(
                     f"--workdir={self.workdir} is a run's; choose another"
                 )
-            self._check_same(before, about)
+            if before:
+                same.check_sweep(self.plan, before, about, self.workdir)
             body = {"trials": [], **before, **about}
             base = config_lib.replace(self.plan.base, {"track.uri": ""})
             body["base"] = json.loads(config_lib.to_json(base))
@@ -75,31 +75,9 @@ class Sweep:
                 body["trials"] = [vars(trial) for trial in self.plan.trials]
             self._write(body)
             for job in self.jobs():
+                same.check_config(job)
                 self._failures[job.name] = job.state().failures
-
-    def _check_same(self, before: dict[str, Any], about: dict) -> None:
-        if not before:
-            return
-        then = config_lib.from_json(json.dumps(before["base"]))
-        lines = [
-            line
-            for line in config_lib.diff(then, self.plan.base)
-            if not line.startswith(_FREE)
-        ]
-        if self.plan.search or "search" in before["sweep"]:
-            old, new = (
-                {k: v for k, v in sweep.items() if k != "trials"}
-                if isinstance(sweep, dict)
-                else sweep
-                for sweep in (before["sweep"], about["sweep"])
-            )
-            if old != new:
-                lines.append("SWEEP, which searches")
-        if lines:
-            raise config_lib.ConfigError(
-                f"{self.workdir} holds a sweep with another config "
-                f"({'; '.join(lines)}); use another workdir"
-            )
+        same.check_data(self.jobs())
 
     def has_begun(self) -> bool:
         """Whether no trial is new here, as far as can be known."""
@@ -196,6 +174,7 @@ class Sweep:
             if job.is_done() or not self._may_run(job):
                 lock.close()
                 continue
+            same.check_config(job)  # of a process with another SWEEP
             return job, False
         return None, busy and blocked
 

@@ -20,8 +20,7 @@ def opened(folder, swept=GRID, base=BASE, **settings):
     opened = share.Sweep(
         plan.make(base, swept, **settings.pop("plan", {})),
         pathlib.Path(folder),
-        tiles="pack.npz",
-        **settings,
+        **{"tiles": "pack.npz"} | settings,
     )
     opened.open({"experiment": "e.py", "sweep": json.loads(json.dumps(swept))})
     return opened

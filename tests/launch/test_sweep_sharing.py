@@ -1,16 +1,20 @@
 """Who does which trial of a sweep, once, and in which processes."""
 
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from launch.sweep import results, share, work
+from launch.sweep import report, results, share, work
 from seg import config
+from seg.data import layouts, places, records
 from tests.launch import sweep_cases
 
 
@@ -162,6 +166,56 @@ def test_a_workdir_holds_one_sweep(tmp_path):
     (run / "config.json").touch()
     with pytest.raises(config.UserError, match="is a run's"):
         sweep_cases.opened(run)
+
+
+def test_a_folder_begun_for_another_trial_is_refused(tmp_path):
+    # both have the name that they would have alone
+    one, two = ({"loss.terms": [t]} for t in ("dice + focal", "dice+focal"))
+    sweep, other = (sweep_cases.opened(tmp_path, s) for s in (one, two))
+    sweep_cases.finish(sweep.jobs()[0], 0.5)
+    for look in (
+        lambda: sweep_cases.opened(tmp_path, two),
+        lambda: report.make(other),
+    ):
+        with pytest.raises(config.ConfigError, match=r"loss.terms: 'dice \+"):
+            look()
+    sweep.jobs()[0].write(work.State())
+    with pytest.raises(config.ConfigError, match="remove it, or use"):
+        sweep_cases.claims(other, 1)
+    assert sweep_cases.claims(sweep_cases.opened(tmp_path, one), 1) != [None]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_trial_that_was_trained_with_other_data_is_refused(tmp_path, packed):
+    def images(shade):
+        for kind, value in ("images", shade), ("masks", 255):
+            (tmp_path / "raw" / kind).mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(np.full((8, 8), value, np.uint8))
+            picture.save(tmp_path / "raw" / kind / "a.png")
+
+    def pack(digest):
+        found = records.Records({}, digest, None, 1, sweep_cases.BASE)
+        records.pack(found, sweep_cases.BASE, tmp_path / "pack.npz")
+        return digest
+
+    raw = {"data.layout": "folders", "data.path": str(tmp_path / "raw")}
+    base = config.replace(sweep_cases.BASE, raw)
+    settings = {"base": base, "tiles": str(tmp_path / "pack.npz") * packed}
+    images(1)
+    now = pack("one")
+    if not packed:
+        now = places.folder(base, layouts.source_digest(base)).name
+    sweep = sweep_cases.opened(tmp_path / "w", **settings)
+    sweep_cases.finish(sweep.jobs()[0], 0.5)
+    (sweep.jobs()[0].folder / "data_digest").write_text(f"{now}\n")
+    sweep_cases.opened(tmp_path / "w", **settings)
+    images(2)
+    pack("two")
+    with pytest.raises(config.ConfigError, match="trained with other data"):
+        sweep_cases.opened(tmp_path / "w", **settings)
+    (tmp_path / "pack.npz").unlink()
+    shutil.rmtree(tmp_path / "raw")
+    sweep_cases.opened(tmp_path / "w", **settings)
 
 
 def test_a_search_grows_by_what_is_known_and_may_be_prolonged(tmp_path):
