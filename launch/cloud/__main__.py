@@ -5,8 +5,8 @@
         --checkpoint_bucket=gs://my-checkpoints \\
         --tracking_uri=http://mlflow.my-lab.org:5000 --dry_run
 
-checks the experiment and its knobs as launch.train does, and the task against
-SkyPilot's schema, without the network; prints the task, how it is submitted
+checks the experiment as the host would (with --sweep every trial), and the task
+against SkyPilot's schema, without the network; prints the task, how it is submitted
 and what each host runs; and, without --dry_run, submits it as a managed job. A
 host that is taken away is replaced, and the run goes on from its bucket. With
 --sweep it is launch.sweep that runs. Needs `pip install -e .[cloud]`.
@@ -22,6 +22,7 @@ from absl import flags
 
 from launch.cloud import plan, skypilot, targets
 from launch.sweep import __main__ as sweep
+from launch.sweep import preflight
 from seg import config as config_lib
 from seg import flags as seg_flags
 from seg.images import write
@@ -86,24 +87,14 @@ def main(argv: list[str]) -> int:
 
 def _check_as_the_host(config: config_lib.Config) -> None:
     """Raises what the host would raise before it trains."""
-    if FLAGS.sweep:
-        dry, FLAGS.dry_run = FLAGS.dry_run, True  # lists the trials, no more
-        try:
-            sweep.main([])
-        finally:
-            FLAGS.dry_run = dry
+    configs = sweep.planned()[0].samples() if FLAGS.sweep else [config]
     import jax
-    from flax import nnx
-
-    from seg import models
-    from seg.train import losses, optim
 
     jax.config.update("jax_platforms", "cpu")
-    losses.check_terms(config.loss, config.model.n_classes)
-    optim.build(config.optim, 1000)
     # an encoder's weights lie in the bucket
-    model = config_lib.replace(config, {"model.encoder": ""}).model
-    nnx.eval_shape(lambda: models.build(model, nnx.Rngs(0)))
+    preflight.check_all(
+        config_lib.replace(each, {"model.encoder": ""}) for each in configs
+    )
 
 
 def _order(config: config_lib.Config) -> plan.Order:

@@ -15,6 +15,7 @@ from typing import Any
 
 from launch.cloud import targets
 from seg import config as config_lib
+from seg import flags as seg_flags
 
 ROOT = targets.FOLDER.parent.parent
 DATA, CHECKPOINTS = "/data", "/checkpoints"
@@ -237,8 +238,8 @@ def _arguments(order: Order, knobs: Mapping[str, str]) -> list[str]:
 
 def _experiment(text: str) -> str:
     """The experiment as it is called in the checkout on the host."""
-    file, colon, name = text.partition(".py:")
-    path = pathlib.Path(f"{file}.py" if colon else text).absolute().resolve()
+    file, name = seg_flags.named(text)
+    path = file.absolute().resolve()
     if not path.is_relative_to(ROOT):
         raise config_lib.ConfigError(
             f"--experiment={text} lies outside of {ROOT}, which is what the "
@@ -251,7 +252,7 @@ def _experiment(text: str) -> str:
             f"--experiment={text} is ignored by git, and so not uploaded; "
             "copy it to experiments/"
         )
-    return f"{inside}{':' if colon else ''}{name}"
+    return str(inside) if str(file) == text else f"{inside}:{name}"
 
 
 def commands(task: Task) -> list[str]:

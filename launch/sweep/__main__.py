@@ -19,6 +19,7 @@ import pathlib
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -58,8 +59,7 @@ def main(argv: list[str]) -> int:
     """Sweeps as the flags say."""
     seg_flags.no_arguments(argv)
     seg_flags.show_log()
-    config, swept = _asked()
-    plan = plan_lib.make(config, swept, seeds=_seeds(), n_trials=FLAGS.trials)
+    plan, swept = planned()
     workdir = seg_flags.workdir()
     if FLAGS.dry_run:
         _list(plan)
@@ -82,13 +82,13 @@ def main(argv: list[str]) -> int:
             parent.begin()
         sweep.parent = parent.run
         workers = share.Workers(sweep, lambda line: print(line, flush=True))
-        workers.start(_environments(config))
+        workers.start(_environments(plan.base))
         stopped = _wait(workers, signals)
         return _end(sweep, parent, stopped or workers.interrupted)
 
 
-def _asked() -> tuple[config_lib.Config, Any]:
-    """The base config and SWEEP of this command line."""
+def planned() -> tuple[plan_lib.Plan, Any]:
+    """The plan of this command line, and the SWEEP that it is of."""
     if not FLAGS.experiment:
         raise config_lib.ConfigError("which sweep? give --experiment=FILE")
     config = seg_flags.resolve()
@@ -104,11 +104,14 @@ def _asked() -> tuple[config_lib.Config, Any]:
     swept = module.SWEEP
     points = swept if isinstance(swept, list | tuple) else [swept]
     for point in points:
+        if not isinstance(point, Mapping):
+            continue  # the plan says what it should be
         for knob in set(seg_flags.overrides()).intersection(point):
             raise config_lib.ConfigError(
                 f"--{knob}: SWEEP varies it; change it there"
             )
-    return config, swept
+    plan = plan_lib.make(config, swept, seeds=_seeds(), n_trials=FLAGS.trials)
+    return plan, swept
 
 
 def _seeds() -> list[int]:

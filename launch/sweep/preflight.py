@@ -8,6 +8,7 @@ one line.
 import json
 import pathlib
 import sys
+from collections.abc import Iterable
 
 from seg import config as config_lib
 from seg import flags as seg_flags
@@ -27,16 +28,20 @@ def check(config: config_lib.Config) -> None:
     parts.check(rates, nnx.state(network, nnx.Param))
 
 
-def main() -> int:
-    """Checks each distinct one."""
-    texts = json.loads(pathlib.Path(sys.argv[1]).read_text())
-    configs = [config_lib.from_json(json.dumps(text)) for text in texts]
+def check_all(configs: Iterable[config_lib.Config]) -> None:
+    """As `check`, of each distinct one."""
     seen = {(c.model, c.loss, c.optim): c for c in configs}
     for config in seen.values():
-        try:
-            check(config)
-        except config_lib.UserError as error:
-            return seg_flags.fail(f"SWEEP: {error}")
+        check(config)
+
+
+def main() -> int:
+    """Checks those of the file."""
+    texts = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    try:
+        check_all(config_lib.from_json(json.dumps(text)) for text in texts)
+    except config_lib.UserError as error:
+        return seg_flags.fail(f"SWEEP: {error}")
     return seg_flags.DONE
 
 

@@ -64,6 +64,34 @@ def test_what_cannot_run_there_is_refused_here(launch, words, message):
     assert message in err
 
 
+def test_every_trial_of_a_sweep_is_tried_before_a_host_is_rented(
+    launch, tmp_path
+):
+    file = tmp_path / "e.py"
+    file.write_text(
+        "from seg import config\ndef get_config(): return config.Config()\n"
+        "SWEEP = {'loss.terms': ['dice', 'dise']}\n"
+    )
+    words = ["--target=gpu-1", "--sweep", f"--experiment={file}"]
+    status, _, err = launch("cloud.__main__", *GIVEN, *words)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "did you mean dice" in err
+
+
+def test_another_function_of_an_experiment_is_called_by_the_hosts():
+    file = str(cloud_cases.ROOT / "experiments/demo.py")
+    for tail, told in (
+        ("", ""),
+        (":get_config", ":get_config"),
+        (":small", ":small"),
+    ):
+        task = plan.make("gpu-1", cloud_cases.order(experiment=file + tail))
+        (word,) = shlex.split(task["envs"]["ARGS"])
+        assert word == f"--experiment=experiments/demo.py{told}"
+    with pytest.raises(config.ConfigError, match="lies outside"):
+        plan.make("gpu-1", cloud_cases.order(experiment="/x/a.py:small.b"))
+
+
 def test_an_experiment_that_the_hosts_do_not_get_is_refused(tmp_path):
     outside = tmp_path / "mine.py"
     outside.touch()

@@ -99,6 +99,10 @@ def test_a_trial_that_cannot_begin_ends_the_sweep_before_it_does(
         ({"model.width": [2]}, ["--seeds=a"], "whole numbers"),
         ({"model.widht": [2]}, [], "did you mean model.width"),
         (None, [], "has no SWEEP"),
+        ([3], [], "each trial is a dict"),
+        (5, [], "a dict of lists"),
+        ({1: [2]}, [], "unknown knob 1; see --help"),
+        ([{1: 2}], ["--model.width=3"], "unknown knob 1; see --help"),
     ],
 )
 def test_bad_input_is_one_line(launch, tmp_path, swept, arguments, words):
