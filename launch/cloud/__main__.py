@@ -5,11 +5,12 @@
         --checkpoint_bucket=gs://my-checkpoints \\
         --tracking_uri=http://mlflow.my-lab.org:5000 --dry_run
 
-checks the experiment as the host would (with --sweep every trial), and the task
-against SkyPilot's schema, without the network; prints the task, how it is submitted
-and what each host runs; and, without --dry_run, submits it as a managed job. A
-host that is taken away is replaced, and the run goes on from its bucket. With
---sweep it is launch.sweep that runs. Needs `pip install -e .[cloud]`.
+checks the experiment as the host would (with --sweep every trial), and the
+task against SkyPilot's schema, without the network; prints the task, how it is
+submitted and what each host runs; and, without --dry_run, submits it as a
+managed job. A host that is taken away is replaced, and the run goes on from its
+bucket. With --sweep it is launch.sweep that runs. Needs `pip install -e
+.[cloud]`.
 
 Exit status: 0 done; 2 bad input or configuration; else SkyPilot's.
 """
