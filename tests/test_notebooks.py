@@ -80,6 +80,7 @@ def test_explore(images, tmp_path):
     assert "12 images" in text and "96x96" in text
 
 
+@pytest.mark.slow
 def test_train_then_process(images, tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/m.db")
     mine = tmp_path / "mine"

@@ -242,6 +242,7 @@ def test_peak_memory_is_that_of_the_command(tmp_path):
     assert 5e6 < int(report.read_text()) < 1e9
 
 
+@pytest.mark.slow
 def test_memory_of_a_large_slide_against_a_small_one():
     row = measured("memory", "memory_predict_slide")
     about = row["about"]
@@ -249,6 +250,7 @@ def test_memory_of_a_large_slide_against_a_small_one():
     assert 0.05 < row["peer"] < 5 and row["ratio"] == row["peer"] / row["ours"]
 
 
+@pytest.mark.slow
 def test_speed_of_a_large_slide_against_a_small_one():
     row = measured("scale", "scale_predict_slide")
     assert row["about"]["sides"] == [128, 256, 512]

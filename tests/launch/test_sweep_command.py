@@ -48,6 +48,7 @@ def _runs(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_a_sweep_from_end_to_end(command, tmp_path):
     swept = [{"model.width": 2}, {"model.width": 3, "data.tile": 48}]
     tiles = "--tiles=tiles.npz"

@@ -239,6 +239,8 @@ def test_a_search_grows_by_what_is_known_and_may_be_prolonged(tmp_path):
 # ------------------------------------------------------------ its processes
 
 
+# the launcher itself never imports JAX, which says so; these tests' process did
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 def test_a_stopped_child_is_asked_to_end_and_none_starts_after(tmp_path):
     children, log = work.Children(), tmp_path / "log"
     code = "import time; print('up', flush=True); time.sleep(60)"

@@ -17,8 +17,9 @@ from seg import config, models
 NAMES = sorted(models.MODELS)
 # Encoders that keep their widths: large programs, which take long to compile.
 LARGE = {"deeplab_v3plus", "mobilenet_unet", "xception_unet"}
+LONG = LARGE | {"convnext_unet"}
 ALL = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in LARGE else [])
+    pytest.param(name, marks=[pytest.mark.slow] if name in LONG else [])
     for name in NAMES
 ]
 DEEP = {"residual_unet", "unet_plusplus"}  # heads on inner levels

@@ -34,7 +34,13 @@ FEATURES = {
 }
 
 
-@pytest.fixture(scope="module", params=sorted(FEATURES))
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] * (name[0] == "x"))
+        for name in sorted(FEATURES)
+    ],
+)
 def saved(request, tmp_path_factory):
     """The network's name, its files, Keras' features of an image."""
     make, names = FEATURES[request.param]

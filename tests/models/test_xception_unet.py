@@ -100,6 +100,7 @@ def twins():
     return theirs, ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 64), (96, 32)])
 def test_outputs_are_those_of_keras(twins, size):
     theirs, ours = twins
