@@ -1,6 +1,8 @@
 """Every experiment file trains two real steps, on tiny images, and logs a run.
 
-The networks are those of the files; images, tiles and batches are small.
+The networks are those of the files, but narrow; images, tiles and batches are
+small. What was published of the two that take long to compile differs from
+what is mended in numbers alone.
 """
 
 import pathlib
@@ -18,10 +20,12 @@ assert array_record_data_source  # defines flags, which must outlive a command
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
 FILES = sorted(FOLDER.glob("*.py"))
 PUBLISHED = [
-    path for path in FILES if "def as_published" in path.read_text()
-]  # fmt: skip
+    path
+    for path in FILES
+    if path.stem in ("clustered_unet", "nuclei_small_unet")
+]
 SMALL = {
-    "train.steps": 2, "train.batch_size": 2, "train.eval_every": 2,
+    "model.width": 4,     "train.steps": 2, "train.batch_size": 2, "train.eval_every": 2,
     "train.log_every": 1, "train.monitor": "val/dice",
     "data.sha256": "", "data.per_image": 0,
     "synthetic.height": 96, "synthetic.width": 96, "synthetic.diameter": 20,
