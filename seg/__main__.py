@@ -207,8 +207,9 @@ def export(inputs: list[str]) -> None:
 
     Writes the model as one program with its weights and its normalisation
     inside: StableHLO for CPU, CUDA and TPU, or ONNX (--format=onnx); into the
-    bundle, or to --out=FILE. It is compared with the model before it is
-    written.
+    bundle, or to --out=FILE. It takes images [B, H, W, C] as they are stored,
+    and of each `stats` [B, C, S], what seg.normalize.measure finds in the
+    whole image. It is compared with the model before it is written.
     """
     from seg.images import write
     from seg.predict import bundle

@@ -175,7 +175,15 @@ def resolve() -> config_lib.Config:
     config = config_lib.Config()
     if FLAGS.experiment:
         config = load_experiment(FLAGS.experiment)
-    return config_lib.check(config_lib.replace(config, overrides()))
+    config = config_lib.check(config_lib.replace(config, overrides()))
+    data = config.data
+    if data.path and data.layout == "synthetic":
+        raise config_lib.ConfigError(
+            f"--data.path={data.path}: data.layout=synthetic draws its images; "
+            "say how yours lie (--data.layout=folders), or take an experiment "
+            "that does (--experiment=experiments/folders.py)"
+        )
+    return config
 
 
 def workdir() -> pathlib.Path:
@@ -184,8 +192,8 @@ def workdir() -> pathlib.Path:
         return pathlib.Path(FLAGS.workdir)
     if not FLAGS.experiment:
         raise config_lib.ConfigError(
-            "where is the run? give --workdir=DIR, or --experiment=FILE and "
-            "it is runs/FILE"
+            "which experiment? give --experiment=FILE, and the run is in "
+            "runs/FILE, or --workdir=DIR"
         )
     if FLAGS.experiment.endswith(".json"):
         raise config_lib.ConfigError(

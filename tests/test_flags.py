@@ -219,7 +219,7 @@ def test_the_workdir_is_named_or_that_of_the_experiment(run):
     assert told(variant) == pathlib.Path("runs/b-as_published")
     both = "--experiment=a/b.py", "--workdir=elsewhere"
     assert told(*both) == pathlib.Path("elsewhere")
-    assert "give --workdir=DIR" in told()
+    assert "give --experiment=FILE" in told()
     # every run has a config.json: two of them must not meet in runs/config
     assert "give --workdir=DIR" in told("--experiment=runs/b/config.json")
     both = "--experiment=runs/b/config.json", "--workdir=c"
@@ -367,3 +367,10 @@ def test_an_experiment_file_may_hold_several(run, resolved, tmp_path):
     assert resolved(f"--experiment={file}:narrow").model.width == 4
     found = refused(run, f"--experiment={file}:wide")
     assert "define wide() -> Config" in found
+
+
+def test_a_path_of_images_is_not_ignored_where_images_are_drawn(run, resolved):
+    found = refused(run, "--data.path=mine")
+    assert "draws its images" in found and "--data.layout=folders" in found
+    both = "--data.path=mine", "--data.layout=folders"
+    assert resolved(*both).data.path == "mine"

@@ -91,7 +91,9 @@ class Survey:
             f"{totals['data/n_objects']:.0f} objects",
         ]
         if "data/foreground" in totals:
-            lines[-1] += f", {totals['data/foreground']:.1%} foreground"
+            lines[-1] += (
+                f", {totals['data/foreground']:.1%} foreground by image"
+            )
         if len(self.areas):
             ends = np.percentile(self.areas, (5, 50, 95)).astype(int)
             lines.append(
