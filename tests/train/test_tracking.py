@@ -1,5 +1,6 @@
 """Every metric of a run arrives once, whatever the server does."""
 
+import itertools
 import json
 import logging
 import math
@@ -391,7 +392,11 @@ def test_a_server_that_dies_in_mid_run_loses_nothing(server, caplog):
     pathlib.Path("after.txt").write_text("back")
     tracker.artifact("after.txt", "notes")
     tracker.finish("FINISHED")
-    assert len(_warnings(caplog)) == 1 and "is back" in caplog.text
+    told = ["MLflow is back" in text for text in caplog.messages
+            if " fails (" in text or "MLflow is back" in text]  # fmt: skip
+    # one line an outage; a busy server may fail once more after it is back
+    assert told[:2] == [False, True]
+    assert all(one != other for one, other in itertools.pairwise(told))
     client = upload.library().MlflowClient(server.uri)
     # What a busy server did not take before the end is in the spool still.
     (run_id,) = tracking.sync("work", server.uri).values()
