@@ -39,11 +39,12 @@ def main(argv: list[str]) -> int:
                 f"--workdir={out} is of a training or a sweep (it has a "
                 f"{kind}.json); choose another"
             )
-    if not FLAGS.tiles:
+    if FLAGS.tiles:
+        data = run.records_of(config, FLAGS.tiles)
+    else:
         from seg.data import dataset  # it imports TFDS
 
-        dataset.prepare(config)
-    data = run.records_of(config, FLAGS.tiles)
+        data = dataset.prepare(config)
     found = survey.survey(data, config.classes)
     files = survey.write_all(out, found)
     print(found.summary())

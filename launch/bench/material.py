@@ -124,12 +124,6 @@ def _features(config: config_lib.Config, width: int) -> tuple[np.ndarray, Any]:
     network = models.build(settings, nnx.Rngs(0))
     network.head.kernel.set_value(jnp.eye(width)[None, None])
     network.head.bias.set_value(jnp.zeros(width))
-    network = nnx.view(
-        network,
-        use_running_average=True,
-        deterministic=True,
-        raise_if_not_found=False,
-    )
     pixels, truth = picture(256)
     image = pixels[..., None]
     scaled = normalize.apply(
@@ -137,5 +131,6 @@ def _features(config: config_lib.Config, width: int) -> tuple[np.ndarray, Any]:
         normalize.measure(image),
         config.data.normalize,
     )
+    network = models.predicting(network)
     found = np.asarray(network(jnp.asarray(scaled)[None])["classes"])
     return found.reshape(-1, width), truth.ravel()

@@ -148,13 +148,6 @@ def make(
     return plan
 
 
-def lower_is_better(base: config_lib.Config) -> bool:
-    """Whether the best score is the smallest, as `train.mode` has it."""
-    if base.train.mode != "auto":
-        return base.train.mode == "min"
-    return base.train.monitor.endswith(("loss", "error"))
-
-
 def _is_grid(sweep: Any) -> bool:
     if not isinstance(sweep, Mapping | list | tuple) or not sweep:
         raise config_lib.ConfigError(

@@ -43,7 +43,7 @@ def rows(
         if pooled:
             rest.pop(plan_lib.SEED, None)
         groups.setdefault(repr(rest) if pooled else at, []).append(each)
-    lower = plan_lib.lower_is_better(plan.base)
+    lower = plan.base.train.lower_is_better
     monitor = plan.base.train.monitor
     table = [_row(group, plan, pooled) for group in groups.values()]
 
@@ -189,7 +189,7 @@ def _pictures(
 ) -> list[pathlib.Path]:
     plan, files = sweep.plan, []
     monitor = plan.base.train.monitor
-    lower = plan_lib.lower_is_better(plan.base)
+    lower = plan.base.train.lower_is_better
     scored = [row for row in pooled if row.get(monitor) is not None]
     knobs = [
         knob
@@ -253,7 +253,7 @@ class Parent:
         scored = [
             e for e in found if e.status == "done" and e.score is not None
         ]
-        lower = plan_lib.lower_is_better(plan.base)
+        lower = plan.base.train.lower_is_better
         tags = {"sweep.done": f"{len(scored)} of {len(found)}"}
         best = None
         if scored:

@@ -196,7 +196,7 @@ class Sweep:
             for trial in trials
             for found in [results.result(trial, self.job(trial))]
         ]
-        lower = plan_lib.lower_is_better(plan.base)
+        lower = plan.base.train.lower_is_better
         changes = search.propose(plan.search, known, lower)
         if changes is None:
             return False

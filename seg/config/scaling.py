@@ -8,7 +8,7 @@ STEPS = (
 )  # fmt: skip
 
 _TO_ONE = {"percentile", "minmax", "range", "equalize"}  # into [0, 1], about
-_RAW = {"invert", "none"}  # leave the scale as it is
+_KEEP = {"invert", "none", "gamma"}  # leave the scale as it is
 
 
 def steps(text: str) -> tuple[str, ...]:
@@ -19,11 +19,10 @@ def steps(text: str) -> tuple[str, ...]:
     of its result nothing is known before the tile is.
     """
     found = tuple(name.strip() for name in text.split("+"))
-    scale = "raw"
     for at, name in enumerate(found):
         if name not in STEPS:
             raise ConfigError(unknown("step of data.normalize", name, STEPS))
-        if name == "gamma" and scale != "one":
+        if name == "gamma" and _scale(found[:at]) != "one":
             raise ConfigError(
                 f"data.normalize={text!r}: gamma needs intensities in [0, 1]; "
                 "put minmax, percentile, range or equalize before it"
@@ -33,19 +32,25 @@ def steps(text: str) -> tuple[str, ...]:
                 f"data.normalize={text!r}: columns looks at the tile; put it "
                 "last"
             )
+    return found
+
+
+def _scale(names: tuple[str, ...]) -> str:
+    """Where these steps bring intensities: "raw" as stored, "one", "other"."""
+    scale = "raw"
+    for name in names:
         if name in _TO_ONE:
             scale = "one"
-        elif name in ("standard", "global"):
+        elif name not in _KEEP:
             scale = "other"
-    return found
+    return scale
 
 
 def is_to_one(text: str) -> bool:
     """Whether these steps end in [0, 1], about."""
-    scaled = [s for s in steps(text) if s not in _RAW | {"gamma"}]
-    return bool(scaled) and scaled[-1] in _TO_ONE
+    return _scale(steps(text)) == "one"
 
 
 def is_raw(text: str) -> bool:
     """Whether these steps leave intensities as large as they are stored."""
-    return set(steps(text)) <= _RAW
+    return _scale(steps(text)) == "raw"

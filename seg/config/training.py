@@ -176,3 +176,10 @@ class Train:
     resume_changed: bool = knob(
         False, "resume although config or data differ from the checkpoint's"
     )
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the smallest value of `monitor` is the best."""
+        if self.mode != "auto":
+            return self.mode == "min"
+        return self.monitor.endswith(("loss", "error"))

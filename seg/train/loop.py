@@ -105,7 +105,7 @@ def train(job: Job) -> Course:
     if course.done and not job.changed:
         return course
     course.done = False
-    monitor = f"{knobs.monitor} {_mode(knobs)}"
+    monitor = f"{knobs.monitor} {'min' if knobs.lower_is_better else 'max'}"
     if course.monitor not in ("", monitor):  # other scores compare with none
         course.best, course.worse = None, 0
     course.monitor = monitor
@@ -213,7 +213,7 @@ def _validate(
     value = float(values[knobs.monitor])
     job.tracker.metrics(at, values | {"perf/validation_s": seconds})
     meter.note(knobs.monitor, value)
-    best = _better(value, course.best, _mode(knobs))
+    best = _better(value, course.best, knobs.lower_is_better)
     course.validated = at
     course.worse = 0 if best else course.worse + 1
     if best:
@@ -222,17 +222,10 @@ def _validate(
     return best
 
 
-def _mode(knobs: config_lib.Train) -> str:
-    """Whether the largest or the smallest score is the best."""
-    if knobs.mode != "auto":
-        return knobs.mode
-    return "min" if knobs.monitor.endswith(("loss", "error")) else "max"
-
-
-def _better(value: float, best: float | None, mode: str) -> bool:
+def _better(value: float, best: float | None, lower: bool) -> bool:
     """Whether a value is the best so far; NaN never is."""
     if math.isnan(value):
         return False
     if best is None:
         return True
-    return value > best if mode == "max" else value < best
+    return value < best if lower else value > best

@@ -69,9 +69,10 @@ def run(launch, raw, folder, experiment):
         **SMALL,
         "data.dir": raw / "records",
         "track.uri": uri,
-        "data.path": raw / asked.data.layout,
         "data.resize": 64 if asked.data.resize else 0,
     }
+    if asked.data.layout != "synthetic":
+        values["data.path"] = raw / asked.data.layout
     knobs = [f"--{path}={value}" for path, value in values.items()]
     knobs.append(f"--experiment={experiment}")
     status, _, err = launch("prepare", *knobs)

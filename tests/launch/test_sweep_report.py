@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.sweep import plan, report, results, work
+from launch.sweep import report, results, work
 from seg import config
 from seg.evaluate.plots import sweeps
 from seg.train import tracking
@@ -83,9 +83,8 @@ def test_an_error_is_best_when_low(tmp_path):
     error = config.replace(
         sweep_cases.BASE, {"train.monitor": "val/count_error"}
     )
-    assert plan.lower_is_better(error) and not plan.lower_is_better(
-        sweep_cases.BASE
-    )
+    assert error.train.lower_is_better
+    assert not sweep_cases.BASE.train.lower_is_better
 
 
 def test_the_csv_holds_every_metric_and_what_failed(tmp_path):
