@@ -6,10 +6,9 @@
 
 for every H and W that is a multiple of `model.stride`; K is
 `config.n_classes`, 1 meaning one sigmoid foreground channel. Weights are
-`nnx.Param`, running statistics `nnx.BatchStat`; `nnx.view(model,
-use_running_average=True, deterministic=True, raise_if_not_found=False)` gives
-the network for prediction with the same weights. Training with dropout hands
-its randomness in: `model(image, rngs=nnx.Rngs(dropout=key))`; a network holds
+`nnx.Param`, running statistics `nnx.BatchStat`; `predicting(model)` gives the
+network for prediction with the same weights. Training with dropout hands its
+randomness in: `model(image, rngs=nnx.Rngs(dropout=key))`; a network holds
 none, so a step is a function of its inputs. `config.dtype` is the type of
 the computation; weights and logits are float32 always.
 
@@ -60,3 +59,15 @@ def build(config: config_lib.Model, rngs: nnx.Rngs) -> nnx.Module:
             config_lib.unknown("model.name", config.name, MODELS)
         )
     return MODELS[config.name](config, rngs)
+
+
+def predicting(model: nnx.Module) -> nnx.Module:
+    """The network, or a part of one, for prediction: the same weights, running
+    averages for the batch's moments, no dropout.
+    """
+    return nnx.view(
+        model,
+        use_running_average=True,
+        deterministic=True,
+        raise_if_not_found=False,
+    )

@@ -35,13 +35,8 @@ def multiply_adds(config: config_lib.Model, height: int, width: int) -> int:
     )
 
     def forward(state: Any, image: jax.Array) -> jax.Array:
-        predicting = nnx.view(
-            nnx.merge(graph, state),
-            use_running_average=True,
-            deterministic=True,
-            raise_if_not_found=False,
-        )
-        return predicting(image)["classes"]
+        model = models.predicting(nnx.merge(graph, state))
+        return model(image)["classes"]
 
     return _count(jax.make_jaxpr(forward)(state, image).jaxpr)
 

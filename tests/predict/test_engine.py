@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seg import normalize
+from seg import models, normalize
 from seg.predict import bundle, engine
 from seg.predict.engine import xla
 
@@ -31,19 +31,10 @@ def network(tiny):
     return bundle.model(tiny)
 
 
-def in_eval_mode(network):
-    return nnx.view(
-        network,
-        use_running_average=True,
-        deterministic=True,
-        raise_if_not_found=False,
-    )
-
-
 def test_one_channel_is_a_sigmoid_of_the_networks_logits(network):
     batch = noise(2, 32, 32, 1)
     found = run(network, batch)
-    graph, state = nnx.split(in_eval_mode(network))
+    graph, state = nnx.split(models.predicting(network))
     logits = jax.jit(lambda s, x: nnx.merge(graph, s)(x)["classes"])(
         state, batch
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from seg import compiler, normalize
+from seg import compiler, models, normalize
 from seg.predict import engine
 
 _LOG = logging.getLogger(__name__)
@@ -71,14 +71,7 @@ class Xla(engine.Engine):
 
 def split(model: nnx.Module) -> tuple[nnx.GraphDef, nnx.State]:
     """A network in prediction mode as structure and weights."""
-    return nnx.split(
-        nnx.view(
-            model,
-            use_running_average=True,
-            deterministic=True,
-            raise_if_not_found=False,
-        )
-    )
+    return nnx.split(models.predicting(model))
 
 
 def apply(
