@@ -9,6 +9,7 @@ writes a picture of the runs side by side. Pages: `table` (scores and knobs),
 
 import argparse
 import contextlib
+import importlib.util
 import json
 import os
 import pathlib
@@ -24,10 +25,28 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from seg.train.tracking import view
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PAGES = ("table", "charts", "compare")
+# Of every test that opens a page.
+MARKS = [
+    pytest.mark.browser,
+    # a server and a browser start, perhaps on a busy machine
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        CHROMIUM is None,
+        reason="no chromium; apt-get install chromium",
+    ),
+    pytest.mark.skipif(
+        importlib.util.find_spec("playwright") is None,
+        reason="no playwright; pip install playwright",
+    ),
+    # of MLflow about its own libraries
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
 _ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",

@@ -1,6 +1,5 @@
 """A sweep in MLflow's own UI: one parent, its trials nested, scores beside."""
 
-import importlib.util
 import pathlib
 
 import numpy as np
@@ -12,21 +11,7 @@ from seg import config
 from seg.train import tracking
 from tests.browser import mlflow_ui
 
-pytestmark = [
-    pytest.mark.browser,
-    # a server and a browser start, perhaps on a busy machine
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        mlflow_ui.CHROMIUM is None,
-        reason="no chromium; apt-get install chromium",
-    ),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None,
-        reason="no playwright; pip install playwright",
-    ),
-    # of MLflow about its own libraries
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = mlflow_ui.MARKS
 
 SWEEP = {"model.width": [16, 32], "optim.learning_rate": [0.001, 0.003]}
 DICE = [0.5, 0.625, 0.75, 0.875]  # exact in three digits
