@@ -258,7 +258,8 @@ def verify(inputs: list[str]) -> int:
         print(f"{defect.file}: {defect.what}; {defect.remedy}")
     where = f"{name} as data.layout={config.data.layout}"
     if defects:
-        raise config_lib.UserError(f"{len(defects)} defects in {where}")
+        n = "1 defect" if len(defects) == 1 else f"{len(defects)} defects"
+        raise config_lib.UserError(f"{n} in {where}")
     print(f"no defects in {where}")
     return flags.DONE
 

@@ -1,7 +1,9 @@
 """What every test stands on: CPU, no network, a folder of its own.
 
 - JAX runs on the CPU (JAX_PLATFORMS in the environment wins) and keeps
-  compiled programs in .cache of the checkout.
+  compiled programs in .cache of the checkout. Nine tenths of the time went
+  into compiling what runs once; the quick tests ask XLA for less of it
+  (XLA_FLAGS wins), the long ones run what users run.
 - Sockets reach loopback only, from the import of this file on: a test that
   needs the internet fails. Child processes get a proxy that does not exist.
 - The working directory is the test's `tmp_path`; children still find seg and
@@ -20,6 +22,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("SEG_TEST_SEED", "0"))
+_COMPILE = "--xla_backend_optimization_level"
 _NOWHERE = "http://127.0.0.1:9"  # the discard port: refused at once
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -72,6 +75,12 @@ def _refuse_network() -> None:
 
 
 _refuse_network()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "not slow" in config.option.markexpr and _COMPILE not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {_COMPILE}=1".strip()
 
 
 def pytest_report_header() -> str:

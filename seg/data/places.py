@@ -31,7 +31,7 @@ _KNOBS = (
     "data.split_seed",
 )
 _TILES = ("data.tile", "data.overlap", "data.spacing")
-_FORMAT = 1  # of the prepared folder; part of the digest
+_FORMAT = 2  # of the prepared folder; part of the digest
 
 
 def setup(config: config_lib.Config) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from seg import config as config_lib
 from seg import normalize
 
 SPLITS = ("train", "val", "test")
-_FORMAT = 1  # of the pack
+_FORMAT = 2  # of the pack
 _ARRAYS = ("image", "stats", "classes", "labels")
 
 Record = dict[str, Any]

@@ -211,7 +211,11 @@ def _validate(
             config_lib.unknown("train.monitor", knobs.monitor, values)
         )
     value = float(values[knobs.monitor])
-    job.tracker.metrics(at, values | {"perf/validation_s": seconds})
+    spent = {
+        "perf/validation_s": seconds,
+        "perf/peak_memory_mib": meter_lib.peak_memory_mib(),
+    }
+    job.tracker.metrics(at, values | spent)
     meter.note(knobs.monitor, value)
     best = _better(value, course.best, knobs.lower_is_better)
     course.validated = at

@@ -15,7 +15,10 @@ import pytest
 from seg import config, normalize
 from seg.train import mesh, step
 
-EIGHT = "--xla_force_host_platform_device_count=8"
+EIGHT = (
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8"
+)
 N_STEPS = 3
 
 KNOBS = {
