@@ -1,5 +1,10 @@
-"""What tests against a network in Keras share: random weights, both ways."""
+"""What tests against Keras share: random weights, both ways, few compilations.
 
+Networks here are abstract until they get weights, and layers in Keras begin
+with zeros: initialisers compile for long, once for every shape.
+"""
+
+import contextlib
 import functools
 import re
 
@@ -7,88 +12,163 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+import pytest
 from flax import nnx
 
 from seg import config, models
 
 L = keras.layers
+# What runs once need not run fast; it compiles in half the time. Not so where
+# a network learns: a maximum, computed twice, then differs in its last digit,
+# and its gradient is 0 / 0.
+FAST = {"xla_backend_optimization_level": 0}
 
 
-def build(name, seed=0, **knobs):
-    return models.build(config.Model(name=name, **knobs), nnx.Rngs(seed))
+# --------------------------------------------------------------------- ours
+class _Key:
+    """In place of `nnx.Rngs`, whose counting takes most of the time."""
+
+    def params(self):
+        return jax.random.key(0)
+
+
+def abstract(make, *args, **kwargs):
+    """A layer without values, which `copy` or `drawn` bring, in no time."""
+    return nnx.eval_shape(lambda: make(*args, rngs=_Key(), **kwargs))
 
 
 def empty(name, **knobs):
-    """A network without values, which `copy` brings, in no time."""
-    return nnx.eval_shape(lambda: build(name, **knobs))
+    """An abstract network."""
+    return abstract(models.build, config.Model(name=name, **knobs))
 
 
-def predicting(model):
-    return nnx.view(
-        model,
-        use_running_average=True,
-        deterministic=True,
-        raise_if_not_found=False,
-    )
-
-
-def forward(model, x):
-    """What the model gives in prediction, as one program."""
-    return _run(*nnx.split(predicting(model)), x)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _run(graph, state, x):
-    return nnx.merge(graph, state)(x)
-
-
-def trained(theirs, ours, x):
-    """Logits in training of both, and the means and variances they leave."""
-    graph, state = nnx.split(ours)
-
-    @jax.jit
-    def train(state, x):
-        model = nnx.merge(graph, state)
-        return model(x)["classes"], nnx.state(model)
-
-    found, state = train(state, x)
-    after = nnx.merge(graph, state)
-    stats = (
-        [v.value for v in theirs.trainable_variables],
-        [v.value for v in theirs.non_trainable_variables],
-    )
-    step = jax.jit(lambda *a: theirs.stateless_call(*a, training=True))
-    wanted, changed = step(*stats, x)
-    names = [v.path for v in theirs.non_trainable_variables]
-    return found, wanted, after, dict(zip(names, changed, strict=True))
-
-
-def drawn(model, seed=5):
-    """An abstract model with random values, none of them large."""
+def drawn(module, seed=5):
+    """An abstract module with values: signals keep about their size."""
     rng = np.random.default_rng(seed)
-    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
-    nnx.update(
-        model,
-        jax.tree.map(
-            lambda x: jnp.asarray(rng.uniform(0.01, 0.1, x.shape), x.dtype),
-            state,
-        ),
+
+    def draw(path, leaf):
+        if path[-2].key in ("scale", "var"):
+            return rng.uniform(0.7, 1.2, leaf.shape)
+        values = rng.normal(size=leaf.shape)
+        if leaf.ndim == 1:
+            return 0.2 * values
+        return values * np.sqrt(2 * leaf.shape[-1] / leaf.size)
+
+    state = nnx.state(module, nnx.Any(nnx.Param, nnx.BatchStat))
+    values = jax.tree.map_with_path(
+        lambda path, leaf: jnp.asarray(draw(path, leaf), leaf.dtype), state
     )
-    return model
+    nnx.update(module, values)
+    return module
 
 
-def n_values(name, **knobs):
+def run(module, *args):
+    """What the module gives, as one program."""
+    return train(module, *args)[0]
+
+
+def forward(module, *args):
+    """What the module gives in prediction, as one program."""
+    return run(models.predicting(module), *args)
+
+
+def train(module, *args):
+    """What the module gives, and the module as it is then, as one program."""
+    graph, state = nnx.split(module)
+    found, state = _run(graph, state, *args)
+    return found, nnx.merge(graph, state)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=FAST)
+def _run(graph, state, *args):
+    module = nnx.merge(graph, state)
+    return module(*args), nnx.state(module)
+
+
+def n_values(name, kinds=(nnx.Param, nnx.BatchStat), **knobs):
     """Number of weights and running statistics."""
-    model = empty(name, **knobs)
-    state = nnx.state(model, nnx.Any(nnx.Param, nnx.BatchStat))
+    state = nnx.state(empty(name, **knobs), kinds)
     return sum(x.size for x in jax.tree.leaves(state))
 
 
+def same_both_ways(ours, plain, *args, **tolerances):
+    """Two functions have the same values and gradients, for every argument.
+
+    Of a loss that weighs every output differently.
+    """
+    weight = normal(*jax.eval_shape(ours, *args).shape, seed=9)
+
+    def both(f, *args):
+        y, pull = jax.vjp(f, *args)
+        return y, *pull(weight)
+
+    found, wanted = jax.jit(
+        lambda *args: (both(ours, *args), both(plain, *args)),
+        compiler_options=FAST,
+    )(*args)
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, **tolerances)
+
+
+# -------------------------------------------------------------------- draws
 def image(*shape, seed=0):
     return np.random.default_rng(seed).uniform(size=shape).astype(np.float32)
 
 
-def randomise(source, seed=3):
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+# -------------------------------------------------------------------- Keras
+@contextlib.contextmanager
+def blank():
+    """Layers that are built inside, or in what this decorates, have zeros."""
+
+    def zeros(self, shape, dtype=None, **_):
+        return np.zeros(shape, dtype)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("VarianceScaling", "Zeros", "Ones"):
+            kind = getattr(keras.initializers, name)
+            patch.setattr(kind, "__call__", zeros)
+        yield
+
+
+def expected(theirs, *args, training=False):
+    """What a layer or model of Keras gives, as one program; and in training
+    what it leaves behind, by path.
+    """
+    step = jax.jit(
+        functools.partial(theirs.stateless_call, training=training),
+        compiler_options=FAST,
+    )
+    variables = theirs.trainable_variables, theirs.non_trainable_variables
+    values = ([v.value for v in some] for some in variables)
+    found, left = step(*values, *args)
+    if not training:
+        return found
+    return found, {
+        v.path: value for v, value in zip(variables[1], left, strict=True)
+    }
+
+
+def trained(theirs, ours, x):
+    """Logits in training of both, and the means and variances they leave."""
+    found, after = train(ours, x)
+    wanted, changed = expected(theirs, x, training=True)
+    return found["classes"], wanted, after, changed
+
+
+def beside(ours, x, *layers):
+    """What our layer and Keras' layers give with the same random weights."""
+    with blank():
+        theirs = keras.Sequential([keras.Input(x.shape[1:]), *layers])
+    randomise(theirs)
+    copy_in_order(theirs.layers, [ours])
+    return run(ours, x), expected(theirs, x)
+
+
+def randomise(source, seed=3, gain=1.5):
     """New weights for a Keras model: signals keep their size, statistics are
     those of no batch.
     """
@@ -102,33 +182,41 @@ def randomise(source, seed=3):
             elif len(shape) == 1:
                 weights.append(rng.normal(0, 0.2, shape))
             else:
-                n_in = shape[2]
-                if "depthwise" in kind or layer.name.endswith("depthwise"):
-                    n_in = 1
-                if isinstance(layer, L.Conv2DTranspose):
-                    n_in = shape[3] / 4
-                fan = shape[0] * shape[1] * n_in
-                weights.append(rng.normal(0, np.sqrt(1.5 / fan), shape))
+                scale = np.sqrt(gain / _fan(layer, kind, shape))
+                weights.append(rng.normal(0, scale, shape))
         if weights:
             layer.set_weights(weights)
 
 
+def _fan(layer, kind, shape):
+    """How many values a pixel of the output is a sum of."""
+    if isinstance(layer, L.Conv2DTranspose):
+        return np.prod(shape[:2]) * shape[3] / np.prod(layer.strides)
+    if "depthwise" in kind or isinstance(layer, L.DepthwiseConv2D):
+        return np.prod(shape[:2])
+    return np.prod(shape[:-1])
+
+
+# ------------------------------------------------------------- from theirs
 def copy(theirs, ours):
     """A Keras layer's weights into the variables that hold them here."""
     weights = [np.asarray(v.value) for v in theirs.weights]
     if isinstance(theirs, L.Conv2DTranspose):  # (.., out, in)
         weights[0] = weights[0].transpose(0, 1, 3, 2)
     for weight, variable in zip(weights, ours, strict=True):
-        if weight.shape == (*variable.shape, 1):  # depthwise
-            weight = weight[..., 0]
-        assert weight.shape == variable.shape, theirs.name
-        variable.set_value(jnp.asarray(weight))
+        assert weight.size == variable.size, theirs.name
+        # depthwise; 2x2 pixels as channels; a dense layer as a 1x1 convolution
+        variable.set_value(jnp.asarray(weight.reshape(variable.shape)))
 
 
 def copy_in_order(theirs, ours):
-    """Keras layers and ours, both in the order of the signal."""
-    for source, layer in zip(theirs, ours, strict=True):
-        copy(source, variables(layer))
+    """Layers with weights, of Keras and ours, in the order of the signal.
+
+    Ours may be variables by themselves: a list.
+    """
+    with_weights = [layer for layer in theirs if layer.weights]
+    for source, layer in zip(with_weights, ours, strict=True):
+        copy(source, layer if isinstance(layer, list) else variables(layer))
 
 
 def copy_encoder(source, encoder):
@@ -154,4 +242,6 @@ def variables(layer):
     """The variables of a layer in Keras' order."""
     if hasattr(layer, "keras_weights"):
         return layer.keras_weights()
-    return [layer.kernel] + ([layer.bias] if layer.bias is not None else [])
+    names = ("kernel", "scale", "bias")
+    found = (getattr(layer, name, None) for name in names)
+    return [variable for variable in found if variable is not None]

@@ -13,6 +13,7 @@ import pytest
 from flax import nnx
 
 from seg import config, models
+from tests.models import keras_twin as twin
 
 NAMES = sorted(models.MODELS)
 # Encoders that keep their widths: large programs, which take long to compile.
@@ -23,72 +24,33 @@ ALL = [
     for name in NAMES
 ]
 DEEP = {"residual_unet", "unet_plusplus"}  # heads on inner levels
-FIXED = LARGE | {"fcn8", "segnet", "segnet_indices"}  # in their depth
-# What runs once need not run fast; it compiles in half the time.
-FAST = {"xla_backend_optimization_level": 0}
+FIXED = LARGE | {"fcn8"}  # in their depth
+FLAT = {"residual_unet", "unet", "unet_small"}  # depth 1 has all they have
 
 
-def knobs(name, **more):
-    tiny = {"name": name, "in_channels": 2, "n_classes": 3, "width": 4}
-    if name not in FIXED:
-        tiny["depth"] = 1 if name in ("unet", "unet_small") else 2
-    return config.Model(**tiny | more)
-
-
-def predicting(model):
-    return nnx.view(
-        model,
-        use_running_average=True,
-        deterministic=True,
-        raise_if_not_found=False,
-    )
-
-
-def shapes(name, **more):
+def empty(name, **more):
     """The network before its weights are drawn."""
-    return nnx.eval_shape(
-        lambda: models.build(knobs(name, **more), nnx.Rngs(0))
-    )
+    tiny = {"in_channels": 2, "n_classes": 3, "width": 4}
+    if name not in FIXED:
+        tiny["depth"] = 1 if name in FLAT else 2
+    return nnx.merge(*split(name, **tiny | more), copy=True)
 
 
 @functools.cache
-def drawn(name):
-    """Structure, and weights of no initialiser: those compile for long."""
-    graph, state = nnx.split(shapes(name))
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        if path[-2].key in ("scale", "var"):
-            return rng.uniform(0.7, 1.2, leaf.shape)
-        values = rng.normal(size=leaf.shape)
-        if leaf.ndim == 1:
-            return 0.2 * values
-        return values * np.sqrt(2 * leaf.shape[-1] / leaf.size)
-
-    return graph, jax.tree.map_with_path(
-        lambda path, leaf: jnp.asarray(draw(path, leaf), leaf.dtype), state
-    )
-
-
-def predict(graph, state, x):
-    return predicting(nnx.merge(graph, state))(x)["classes"]
-
-
-def image(*shape, seed=0):
-    x = np.random.default_rng(seed).uniform(size=shape)
-    return jnp.asarray(x, jnp.float32)
+def split(name, **knobs):
+    return nnx.split(twin.empty(name, **knobs))
 
 
 # ------------------------------------------------------- shapes, by no work
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_logits_are_float32_of_the_images_size(name, dtype):
-    model = shapes(name, dtype=dtype)
+    model = empty(name, dtype=dtype)
     for leaf in jax.tree.leaves(nnx.state(model)):
         assert leaf.dtype == jnp.float32
     for (rows, columns), run in (
         ((2, 2), lambda m, x: m(x, rngs=nnx.Rngs(dropout=1))),
-        ((3, 5), lambda m, x: predicting(m)(x)),
+        ((3, 5), lambda m, x: models.predicting(m)(x)),
     ):
         h, w = rows * model.stride, columns * model.stride
         x = jax.ShapeDtypeStruct((2, h, w, 2), jnp.float32)
@@ -100,10 +62,10 @@ def test_logits_are_float32_of_the_images_size(name, dtype):
 
 @pytest.mark.parametrize("name", ALL)
 def test_one_class_and_any_channels_are_one_knob_each(name):
-    model = shapes(name, in_channels=5, n_classes=1)
+    model = empty(name, in_channels=5, n_classes=1)
     side = 2 * model.stride
     x = jax.ShapeDtypeStruct((1, side, side, 5), jnp.float32)
-    found = nnx.eval_shape(lambda m, x: predicting(m)(x), model, x)
+    found = nnx.eval_shape(lambda m, x: models.predicting(m)(x), model, x)
     assert found["classes"].shape == (1, side, side, 1)
 
 
@@ -111,19 +73,19 @@ def test_one_class_and_any_channels_are_one_knob_each(name):
 def test_deep_supervision_is_given_in_training_or_refused(name):
     if name not in DEEP:
         with pytest.raises(config.ConfigError, match="deep_supervision"):
-            shapes(name, deep_supervision=True)
+            empty(name, deep_supervision=True)
         return
-    model = shapes(name, deep_supervision=True, depth=3)
+    model = empty(name, deep_supervision=True, depth=3)
     side = 2 * model.stride
     x = jax.ShapeDtypeStruct((2, side, side, 2), jnp.float32)
-    found = nnx.eval_shape(lambda m, x: dict(m(x)), model, x)
+    found = nnx.eval_shape(lambda m, x: m(x), model, x)
     assert found["aux"]
     for logits in found["aux"]:
         scale = side // logits.shape[1]
         assert scale & (scale - 1) == 0  # a power of two
         assert logits.shape == (2, side // scale, side // scale, 3)
         assert logits.dtype == jnp.float32
-    found = nnx.eval_shape(lambda m, x: dict(predicting(m)(x)), model, x)
+    found = nnx.eval_shape(lambda m, x: models.predicting(m)(x), model, x)
     assert set(found) == {"classes"}
 
 
@@ -131,19 +93,20 @@ def test_deep_supervision_is_given_in_training_or_refused(name):
 @pytest.mark.parametrize("name", ALL)
 def test_every_weight_learns_and_finitely(name):
     """Of a loss that weighs every logit differently."""
-    graph, state = drawn(name)
+    graph, state = nnx.split(twin.drawn(empty(name)))
     params, rest = nnx.split_state(state, nnx.Param, ...)
     side = 2 * nnx.merge(graph, state).stride
-    x = image(2, side, side, 2)
+    x = twin.image(2, side, side, 2)
 
-    def loss(params, x):
+    @jax.jit
+    @jax.grad
+    def learn(params, x):
         model = nnx.merge(graph, params, rest, copy=True)
         y = model(x, rngs=nnx.Rngs(dropout=1))["classes"]
         return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum()
 
-    grads = jax.jit(jax.grad(loss))(params, x)
     dead = []
-    for path, value in jax.tree.leaves_with_path(grads):
+    for path, value in jax.tree.leaves_with_path(learn(params, x)):
         assert np.isfinite(value).all(), jax.tree_util.keystr(path)
         if not np.abs(value).max():
             dead.append(jax.tree_util.keystr(path))
@@ -155,18 +118,13 @@ def test_prediction_of_an_image_is_its_own(name):
     """Not its batch's, nor another's for the parameters' way through split
     and merge; bfloat16 gives nearly the same.
     """
-    graph, state = drawn(name)
-    half = nnx.graphdef(shapes(name, dtype="bfloat16"))
-    stride = nnx.merge(graph, state).stride
-    x = image(2, 2 * stride, 3 * stride, 2)
-    other = image(2, *x.shape[1:], seed=1)
-
-    @functools.partial(jax.jit, compiler_options=FAST)
-    def run(state, x):
-        return predict(graph, state, x), predict(half, state, x)
-
-    found, rough = run(state, x)
-    mixed, _ = run(state, jnp.stack([other[0], x[0]]))
+    model = twin.drawn(empty(name))
+    half = empty(name, dtype="bfloat16")
+    nnx.update(half, nnx.state(model))
+    x = twin.image(2, 2 * model.stride, 3 * model.stride, 2)
+    other = twin.image(2, *x.shape[1:], seed=1)
+    found, rough = (twin.forward(m, x)["classes"] for m in (model, half))
+    mixed = twin.forward(model, np.stack([other[0], x[0]]))["classes"]
     scale = np.abs(found).max()
     np.testing.assert_allclose(mixed[1], found[0], atol=1e-5 * scale)
     assert np.abs(mixed[0] - found[0]).max() > 1e-3 * scale

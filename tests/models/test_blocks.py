@@ -1,9 +1,5 @@
 """The layers, written for speed, give the numbers of the textbook layers."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"
-
 import jax
 import jax.numpy as jnp
 import keras
@@ -11,55 +7,39 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from seg import models
 from seg.models import blocks
+from tests.models import keras_twin as twin
 
 F32 = jnp.float32
 TIGHT = {"rtol": 1e-5, "atol": 1e-5}
+ROUGH = {"rtol": 1e-4, "atol": 1e-4}
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+normal = twin.normal
 
 
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+def drawn(kind, *args, **kwargs):
+    return twin.drawn(twin.abstract(kind, *args, **kwargs))
 
 
-def randomised(module, seed=1):
-    """The module with every parameter drawn anew, biases too."""
-    state = nnx.state(module, nnx.Param)
-    leaves, tree = jax.tree.flatten(state)
-    drawn = [normal(*x.shape, seed=seed + i) for i, x in enumerate(leaves)]
-    nnx.update(module, tree.unflatten(map(jnp.asarray, drawn)))
-    return module
-
-
-def gradients(f, *args):
-    """Of a loss that weighs every output differently."""
-    out = jax.eval_shape(f, *args)
-    weight = normal(*out.shape, seed=9)
-    grad = jax.grad(lambda *a: (f(*a) * weight).sum(), range(len(args)))
-    return grad(*args)
+def of_kernel(ours):
+    """The layer as a function of its input and its kernel."""
+    graph, state = nnx.split(ours)
+    return lambda x, kernel: nnx.merge(graph, {**state, "kernel": kernel})(x)
 
 
 # ------------------------------------------------------------- up-sampling
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 1, 1, 4)])
 def test_upconv_is_keras_transposed_convolution(shape):
-    ours = randomised(blocks.UpConv(shape[-1], 6, nnx.Rngs(0), dtype=F32))
-    keras_layer = keras.layers.Conv2DTranspose(6, 2, strides=2)
-    keras_layer.build(shape)
-    # Keras keeps the kernel as (row, column, out, in)
-    kernel = np.asarray(ours.kernel[...]).transpose(0, 1, 3, 2)
-    keras_layer.set_weights([kernel, np.asarray(ours.bias[...])])
-    x = normal(*shape)
-    assert ours(x).shape == (shape[0], 2 * shape[1], 2 * shape[2], 6)
-    np.testing.assert_allclose(ours(x), keras_layer(x), **TIGHT)
+    ours = twin.abstract(blocks.UpConv, shape[-1], 6, dtype=F32)
+    theirs = keras.layers.Conv2DTranspose(6, 2, strides=2)
+    found, wanted = twin.beside(ours, normal(*shape), theirs)
+    assert found.shape == (shape[0], 2 * shape[1], 2 * shape[2], 6)
+    np.testing.assert_allclose(found, wanted, **TIGHT)
 
 
 def test_upconv_and_its_gradients_are_those_of_conv_transpose():
-    ours = randomised(blocks.UpConv(3, 4, nnx.Rngs(0), dtype=F32))
-    graph, state = nnx.split(ours)
-
-    def fast(x, kernel):
-        module = nnx.merge(graph, state, copy=True)
-        module.kernel[...] = kernel
-        return module(x)
+    ours = drawn(blocks.UpConv, 3, 4, dtype=F32)
 
     def plain(x, kernel):
         y = jax.lax.conv_transpose(
@@ -67,75 +47,53 @@ def test_upconv_and_its_gradients_are_those_of_conv_transpose():
             kernel[::-1, ::-1],  # lax turns it round, Keras does not
             (2, 2),
             "VALID",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            dimension_numbers=LAYOUT,
         )
         return y + ours.bias[...]
 
-    x, kernel = jnp.asarray(normal(2, 4, 5, 3)), ours.kernel[...]
-    np.testing.assert_allclose(fast(x, kernel), plain(x, kernel), **TIGHT)
-    for a, b in zip(
-        gradients(fast, x, kernel), gradients(plain, x, kernel), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    args = normal(2, 4, 5, 3), ours.kernel[...]
+    twin.same_both_ways(of_kernel(ours), plain, *args, **TIGHT)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 1, 1, 4), (1, 2, 1, 2)])
 def test_nearestconv_is_keras_upsampling_and_convolution(shape):
-    ours = randomised(blocks.NearestConv(shape[-1], 6, nnx.Rngs(0), dtype=F32))
+    ours = twin.abstract(blocks.NearestConv, shape[-1], 6, dtype=F32)
     grow = keras.layers.UpSampling2D(2, interpolation="nearest")
     conv = keras.layers.Conv2D(6, 2, padding="same")
-    x = normal(*shape)
-    conv.build(grow(x).shape)
-    conv.set_weights([np.asarray(ours.kernel[...]), np.asarray(ours.bias[...])])
-    np.testing.assert_allclose(ours(x), conv(grow(x)), **TIGHT)
+    found, wanted = twin.beside(ours, normal(*shape), grow, conv)
+    np.testing.assert_allclose(found, wanted, **TIGHT)
 
 
 def test_nearestconv_has_the_plain_gradients():
-    ours = randomised(blocks.NearestConv(3, 4, nnx.Rngs(0), dtype=F32))
-    graph, state = nnx.split(ours)
-
-    def fast(x, kernel):
-        module = nnx.merge(graph, state, copy=True)
-        module.kernel[...] = kernel
-        return module(x)
+    ours = drawn(blocks.NearestConv, 3, 4, dtype=F32)
 
     def plain(x, kernel):
         x = x.repeat(2, 1).repeat(2, 2)
         y = jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            (1, 1),
-            [(0, 1), (0, 1)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            x, kernel, (1, 1), [(0, 1), (0, 1)], dimension_numbers=LAYOUT
         )
         return y + ours.bias[...]
 
     args = jnp.asarray(normal(2, 4, 5, 3)), ours.kernel[...]
-    for a, b in zip(
-        gradients(fast, *args), gradients(plain, *args), strict=True
-    ):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    twin.same_both_ways(of_kernel(ours), plain, *args, **TIGHT)
 
 
-@pytest.mark.parametrize("layer", [blocks.UpConv, blocks.NearestConv])
-def test_up_sampling_computes_in_its_dtype_with_float32_weights(layer):
-    module = layer(3, 4, nnx.Rngs(0), dtype=jnp.bfloat16)
-    assert module(normal(1, 4, 4, 3)).dtype == jnp.bfloat16
-    kinds = {x.dtype for x in jax.tree.leaves(nnx.state(module))}
-    assert kinds == {jnp.dtype(jnp.float32)}
+@pytest.mark.parametrize("kind", [blocks.UpConv, blocks.NearestConv])
+def test_up_sampling_computes_in_its_dtype_with_float32_weights(kind):
+    ours = twin.abstract(kind, 3, 4, dtype=jnp.bfloat16)
+    found = nnx.eval_shape(lambda m, x: m(x), ours, normal(1, 4, 4, 3))
+    assert found.dtype == jnp.bfloat16
+    kinds = {x.dtype for x in jax.tree.leaves(nnx.state(ours))}
+    assert kinds == {jnp.dtype(F32)}
 
 
 # ----------------------------------------------------------------- pooling
 @pytest.mark.parametrize("shape", [(2, 6, 10, 3), (1, 2, 2, 1)])
 def test_max_pool_is_the_plain_one(shape):
-    x = jnp.asarray(normal(*shape))
-
     def plain(x):
         return nnx.max_pool(x, (2, 2), (2, 2))
 
-    np.testing.assert_array_equal(blocks.max_pool(x), plain(x))
-    (a,), (b,) = gradients(blocks.max_pool, x), gradients(plain, x)
-    np.testing.assert_array_equal(a, b)
+    twin.same_both_ways(blocks.max_pool, plain, normal(*shape), rtol=0)
 
 
 def test_equal_maxima_share_the_gradient():
@@ -175,31 +133,31 @@ def keras_batch_norm(ours, shape):
 
 
 def test_batch_norm_is_keras_in_training_with_its_running_statistics():
-    ours = randomised(blocks.BatchNorm(3, nnx.Rngs(0)))
+    ours = drawn(blocks.BatchNorm, 3)
     layer = keras_batch_norm(ours, (4, 6, 5, 3))
     for step in range(4):
         x = 2 + 3 * normal(4, 6, 5, 3, seed=step)
         y = layer(x, training=True)
-        np.testing.assert_allclose(ours(x), y, rtol=1e-4, atol=1e-4)
+        found, ours = twin.train(ours, x)
+        np.testing.assert_allclose(found, y, **ROUGH)
     _, _, mean, var = (weight.value for weight in layer.weights)
     np.testing.assert_allclose(ours.mean[...], mean, **TIGHT)
     np.testing.assert_allclose(ours.var[...], var, **TIGHT)
 
 
 def test_batch_norm_is_keras_in_prediction_and_learns_nothing():
-    ours = randomised(blocks.BatchNorm(3, nnx.Rngs(0)))
-    ours(1 + normal(4, 6, 5, 3))
+    ours = drawn(blocks.BatchNorm, 3)
     layer = keras_batch_norm(ours, (4, 6, 5, 3))
-    view = nnx.view(ours, use_running_average=True)
-    before = jax.device_get(nnx.state(ours, nnx.BatchStat))
     x = normal(4, 6, 5, 3, seed=5)
-    np.testing.assert_allclose(view(x), layer(x, training=False), **TIGHT)
-    after = nnx.state(view, nnx.BatchStat)
-    jax.tree.map(np.testing.assert_array_equal, after, before)
+    found, after = twin.train(models.predicting(ours), x)
+    np.testing.assert_allclose(found, layer(x, training=False), **TIGHT)
+    jax.tree.map(
+        np.testing.assert_array_equal, nnx.state(after), nnx.state(ours)
+    )
 
 
 def test_batch_norm_gradients_are_those_of_two_pass_moments():
-    ours = randomised(blocks.BatchNorm(3, nnx.Rngs(0)))
+    ours = drawn(blocks.BatchNorm, 3)
     graph, state = nnx.split(ours)
 
     def plain(x):
@@ -207,15 +165,15 @@ def test_batch_norm_gradients_are_those_of_two_pass_moments():
         y = (x - mean) / jnp.sqrt(var + ours.epsilon)
         return y * ours.scale[...] + ours.bias[...]
 
-    x = jnp.asarray(normal(2, 6, 5, 3))
-    (a,) = gradients(lambda x: nnx.merge(graph, state, copy=True)(x), x)
-    (b,) = gradients(plain, x)
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+    def fast(x):
+        return nnx.merge(graph, state, copy=True)(x)
+
+    twin.same_both_ways(fast, plain, normal(2, 6, 5, 3), **TIGHT)
 
 
 def test_batch_norm_of_a_constant_is_its_bias():
-    ours = randomised(blocks.BatchNorm(3, nnx.Rngs(0)))
-    y = ours(jnp.full((2, 4, 4, 3), 1000.0))
+    ours = drawn(blocks.BatchNorm, 3)
+    y = twin.run(ours, np.full((2, 4, 4, 3), 1000, np.float32))
     np.testing.assert_allclose(
         y, np.broadcast_to(ours.bias[...], y.shape), atol=0.05
     )
@@ -224,7 +182,8 @@ def test_batch_norm_of_a_constant_is_its_bias():
 def test_batch_norm_measures_bfloat16_in_float32():
     ours = blocks.BatchNorm(3, nnx.Rngs(0))
     x = jnp.asarray(5 + normal(4, 32, 32, 3), jnp.bfloat16)
-    assert ours(x).dtype == jnp.bfloat16
+    found, ours = twin.train(ours, x)
+    assert found.dtype == jnp.bfloat16
     mean = x.astype(jnp.float32).mean((0, 1, 2))
     np.testing.assert_allclose(ours.mean[...], 0.1 * mean, rtol=1e-5)
     assert ours.mean[...].dtype == ours.var[...].dtype == jnp.float32
@@ -234,12 +193,10 @@ def test_batch_norm_measures_bfloat16_in_float32():
     ("n", "groups"), [(64, 8), (8, 8), (12, 4), (6, 2), (5, 1)]
 )
 def test_group_norm_takes_the_most_groups_that_divide_the_channels(n, groups):
-    ours = randomised(blocks.norm("group", n, nnx.Rngs(0), dtype=F32))
-    layer = keras.layers.GroupNormalization(groups, epsilon=ours.epsilon)
-    x = normal(2, 4, 6, n)
-    layer.build(x.shape)
-    layer.set_weights([np.asarray(v[...]) for v in (ours.scale, ours.bias)])
-    np.testing.assert_allclose(ours(x), layer(x), rtol=1e-4, atol=1e-4)
+    ours = twin.abstract(blocks.norm, "group", n, dtype=F32)
+    theirs = keras.layers.GroupNormalization(groups, epsilon=ours.epsilon)
+    found, wanted = twin.beside(ours, normal(2, 4, 6, n), theirs)
+    np.testing.assert_allclose(found, wanted, **ROUGH)
 
 
 def test_no_norm_gives_back_what_it_gets():
@@ -249,33 +206,26 @@ def test_no_norm_gives_back_what_it_gets():
     assert not jax.tree.leaves(nnx.state(none))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-@pytest.mark.parametrize("n_in, n_out", [(2, 6), (4, 4), (6, 2), (9, 1)])
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (3, 8, 6)])
+@pytest.mark.parametrize(
+    "size, n_in, n_out",
+    [
+        (1, 2, 6), (1, 6, 2), (2, 6, 2), (3, 2, 6),
+        (3, 4, 4), (3, 6, 2), (3, 9, 1), (5, 6, 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7)])
 def test_a_convolution_has_the_plain_gradients(size, n_in, n_out, shape):
     """Also where its kernel's gradient is computed the other way round."""
-    layer = blocks.conv(n_in, n_out, size, nnx.Rngs(0), dtype=F32)
-    layer = randomised(layer)
-    graph, state = nnx.split(layer)
-
-    def ours(x, kernel):
-        found = nnx.merge(graph, {**state, "kernel": kernel})
-        return found(x) - layer.bias[...]
+    ours = drawn(blocks.conv, n_in, n_out, size, dtype=F32)
 
     def plain(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME",
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )  # fmt: skip
+        y = jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT
+        )
+        return y + ours.bias[...]
 
-    args = jnp.asarray(normal(*shape, n_in)), layer.kernel[...]
-    np.testing.assert_allclose(ours(*args), plain(*args), **TIGHT)
-    for found, wanted in zip(
-        gradients(lambda x, k: ours(x, k), *args),
-        gradients(plain, *args),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    args = normal(*shape, n_in), ours.kernel[...]
+    twin.same_both_ways(of_kernel(ours), plain, *args, **TIGHT)
 
 
 @pytest.mark.parametrize("c", [1, 3, 32, 2000])
@@ -300,9 +250,4 @@ def test_a_channel_sum_of_many_values_does_not_drift():
 
 def test_a_bias_has_the_plain_gradient():
     x, bias = normal(2, 3, 5, 4), normal(4, seed=3)
-    for found, wanted in zip(
-        gradients(blocks.add_bias, x, bias),
-        gradients(lambda x, b: x + b, x, bias),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, wanted, **TIGHT)
+    twin.same_both_ways(blocks.add_bias, lambda x, b: x + b, x, bias, **TIGHT)

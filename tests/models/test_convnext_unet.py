@@ -1,9 +1,6 @@
 """The ConvNeXt U-Net has the paper's blocks, weight for weight."""
 
 import functools
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 import jax.numpy as jnp
@@ -12,27 +9,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seg import config, models
+from seg import config
 from seg.models import convnext_unet
+from tests.models import keras_twin as twin
 
 L = keras.layers
-conv2d = functools.partial(L.Conv2D, kernel_initializer="zeros")
-
-
-def build(**knobs):
-    knobs = {"name": "convnext_unet", "in_channels": 2} | knobs
-    return models.build(config.Model(**knobs), nnx.Rngs(0))
-
-
-def shapes(**knobs):
-    """The network before its weights are drawn."""
-    return nnx.eval_shape(lambda: build(**knobs))
-
-
-def forward(model, x):
-    """Logits in prediction mode, as one program."""
-    graph, state = nnx.split(nnx.view(model, deterministic=True))
-    return jax.jit(lambda s, x: nnx.merge(graph, s)(x)["classes"])(state, x)
+empty = functools.partial(twin.empty, "convnext_unet")
+n_values = functools.partial(twin.n_values, "convnext_unet")
 
 
 # ------------------------------------------------ the same network in Keras
@@ -40,7 +23,9 @@ class Scale(L.Layer):
     """A weight for each channel."""
 
     def build(self, shape):
-        self.gamma = self.add_weight(shape=shape[-1:], initializer="ones")
+        self.gamma = self.add_weight(
+            name="gamma", shape=shape[-1:], initializer="ones"
+        )
 
     def call(self, x):
         return x * self.gamma
@@ -49,6 +34,7 @@ class Scale(L.Layer):
 class InKeras:
     """The network; `layers` are those with weights, as they are made."""
 
+    @twin.blank()
     def __init__(self, width, n_channels, n_classes, depth):
         self.layers = []
         inputs = keras.Input((None, None, n_channels))
@@ -56,7 +42,7 @@ class InKeras:
         for level in range(depth):
             if level:
                 x = self.norm(x)
-            x = self.add(conv2d(width << level, 2, 2))(x)
+            x = self.add(L.Conv2D(width << level, 2, 2))(x)
             if not level:
                 x = self.norm(x)
             for _ in range(6 if level == 2 else 2):
@@ -65,16 +51,13 @@ class InKeras:
         for level in reversed(range(depth - 1)):
             n = width << level
             x = self.norm(x)
-            x = self.add(self.up(n))(x)
-            x = self.add(conv2d(n, 1))(L.Concatenate()([skips[level], x]))
+            x = self.add(L.Conv2DTranspose(n, 2, 2))(x)
+            x = self.add(L.Conv2D(n, 1))(L.Concatenate()([skips[level], x]))
             for _ in range(2):
                 x = self.block(x, n)
         x = self.norm(x)
-        x = self.add(self.up(n_classes))(x)
+        x = self.add(L.Conv2DTranspose(n_classes, 2, 2))(x)
         self.model = keras.Model(inputs, x)
-
-    def up(self, n):
-        return L.Conv2DTranspose(n, 2, 2, kernel_initializer="zeros")
 
     def add(self, layer):
         self.layers.append(layer)
@@ -116,57 +99,33 @@ def in_order(model):
     yield from (norm(model.head_norm), conv(model.head))
 
 
-def copy_weights(source, target):
-    rng = np.random.default_rng(3)
-    for layer, ours in zip(source.layers, in_order(target), strict=True):
-        first, *bias = (rng.normal(size=v.shape) for v in layer.weights)
-        bias = [0.2 * v for v in bias]
-        if first.ndim == 1:  # the scale of a norm or of a block
-            first = 1 + 0.1 * first
-        elif isinstance(layer, L.DepthwiseConv2D):
-            first /= 7
-        else:
-            first *= np.sqrt(1 / first[..., 0].size)
-        layer.set_weights([first, *bias])
-        if isinstance(layer, L.Conv2DTranspose):
-            first = first.transpose(0, 1, 3, 2)  # to (.., in, out)
-        for variable, value in zip(ours, [first, *bias], strict=True):
-            # a dense layer is a 1x1 convolution, 2x2 pixels are channels
-            assert variable.size == value.size
-            value = jnp.asarray(value.reshape(variable.shape), jnp.float32)
-            variable.set_value(value)
-
-
-@pytest.mark.parametrize("size", [(16, 16), (24, 40)])
-def test_outputs_are_those_of_keras(size):
+def test_outputs_are_those_of_keras():
     theirs = InKeras(6, 2, 3, 3)
-    ours = shapes(width=6, n_classes=3, depth=3)
-    copy_weights(theirs, ours)
-    x = np.random.default_rng(0).uniform(size=(2, *size, 2))
-    x = x.astype(np.float32)
-    found, expected = forward(ours, x), theirs.model.predict_on_batch(x)
-    assert found.shape == (2, *size, 3)
-    assert expected.std() > 0.05  # else there is nothing to compare
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    twin.randomise(theirs.model, gain=1)
+    ours = empty(in_channels=2, width=6, n_classes=3, depth=3)
+    twin.copy_in_order(theirs.layers, in_order(ours))
+    x = twin.image(2, 24, 40, 2)
+    found = twin.forward(ours, x)["classes"]
+    wanted = twin.expected(theirs.model, x)
+    assert found.shape == (2, 24, 40, 3)
+    assert wanted.std() > 0.05  # else there is nothing to compare
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_keras_counts_the_same_parameters():
-    def n_params(**knobs):
-        return sum(x.size for x in jax.tree.leaves(nnx.state(shapes(**knobs))))
-
     theirs = InKeras(4, 2, 3, 2).model
-    assert n_params(width=4, depth=2, n_classes=3) == theirs.count_params()
-    assert n_params(in_channels=1) == 6_129_169
+    knobs = {"in_channels": 2, "width": 4, "depth": 2, "n_classes": 3}
+    assert n_values(**knobs) == theirs.count_params()
+    assert n_values(in_channels=1) == 6_129_169
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 2), (2, 5, 9, 3), (3, 8, 4, 40)])
 def test_a_depthwise_convolution_is_a_grouped_one(shape, dtype):
     """Written for speed, it has the numbers and gradients of the plain one."""
-    rng = np.random.default_rng(0)
     x, kernel, dy = (
-        jnp.asarray(rng.normal(size=s), dtype)
-        for s in (shape, (7, 7, shape[-1]), shape)
+        jnp.asarray(twin.normal(*size, seed=seed), dtype)
+        for seed, size in enumerate((shape, (7, 7, shape[-1]), shape))
     )
 
     def plain(x, kernel):
@@ -179,13 +138,12 @@ def test_a_depthwise_convolution_is_a_grouped_one(shape, dtype):
             feature_group_count=shape[-1],
         )
 
+    @functools.partial(jax.jit, compiler_options=twin.FAST, static_argnums=0)
     def all_of(f, *args):
         y, pull = jax.vjp(f, *(v.astype(args[2].dtype) for v in args[:2]))
         return y, *pull(args[2])
 
-    found = jax.jit(functools.partial(all_of, convnext_unet.depthwise))(
-        x, kernel, dy
-    )
+    found = all_of(convnext_unet.depthwise, x, kernel, dy)
     wanted = all_of(plain, x, kernel, dy.astype(jnp.float32))
     rough = 1e-5 if dtype == "float32" else 3e-2
     for a, b in zip(found, wanted, strict=True):
@@ -195,12 +153,12 @@ def test_a_depthwise_convolution_is_a_grouped_one(shape, dtype):
 
 
 def test_stochastic_depth_leaves_whole_branches_out():
-    block = convnext_unet.Block(config.Model(dropout=0.5), 4, nnx.Rngs(0))
-    block.scale[...] = jnp.ones(4)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(16, 4, 4, 4)))
-    x = x.astype(jnp.float32)
-    branch = nnx.view(block, deterministic=True)(x, None) - x
-    added = block(x, nnx.Rngs(dropout=1)) - x
+    block = twin.drawn(
+        twin.abstract(convnext_unet.Block, config.Model(dropout=0.5), 4)
+    )
+    x = twin.normal(16, 4, 4, 4)
+    branch = twin.forward(block, x, None) - x
+    added = twin.run(block, x, nnx.Rngs(dropout=1)) - x
     out = np.asarray(jnp.abs(added).max((1, 2, 3)) == 0)
     assert 2 < out.sum() < 14
     np.testing.assert_allclose(added[~out], 2 * branch[~out], atol=1e-5)
@@ -212,4 +170,4 @@ def test_stochastic_depth_leaves_whole_branches_out():
 def test_what_it_has_not_is_refused(knob):
     name, value = next(iter(knob.items()))
     with pytest.raises(config.ConfigError, match=f"model.{name}={value}"):
-        build(**knob)
+        empty(**knob)

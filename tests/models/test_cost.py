@@ -9,12 +9,8 @@ from seg.models import cost
 @pytest.mark.parametrize(
     ("name", "in_channels", "n_classes", "count"),
     [
-        ("unet", 1, 1, 31_031_685),
         ("unet_small", 3, 1, 1_941_105),
         ("segnet", 1, 4, 11_742_788),
-        ("xception_unet", 1, 4, 38_430_924),
-        ("xception_unet", 3, 3, 38_431_483),
-        ("mobilenet_unet", 3, 3, 6_504_227),
     ],
 )
 def test_parameters_are_those_of_the_sources(
@@ -31,7 +27,6 @@ def test_parameters_are_those_of_the_sources(
     [
         ("unet_small", 3, 1, 128, 0.76),
         ("segnet", 1, 4, 512, 159.7),
-        ("xception_unet", 1, 4, 256, 13.3),
         ("xception_unet", 1, 4, 512, 53.4),
     ],
 )

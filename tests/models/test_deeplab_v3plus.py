@@ -1,8 +1,6 @@
 """DeepLab v3+ is the paper's on Keras' MobileNetV2, weight for weight."""
 
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,35 +9,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seg import config, models
+from seg import config
 from seg.models import mobilenet
+from tests.models import keras_twin as twin
 
 L = keras.layers
-
-
-def shapes(**knobs):
-    """The network before its weights are drawn."""
-    knobs = {"name": "deeplab_v3plus", "in_channels": 2} | knobs
-    return nnx.eval_shape(
-        lambda: models.build(config.Model(**knobs), nnx.Rngs(0))
-    )
-
-
-def predict(module, x):
-    view = nnx.view(
-        module,
-        use_running_average=True,
-        deterministic=True,
-        raise_if_not_found=False,
-    )
-    graph, state = nnx.split(view)
-    return jax.jit(lambda s, x: nnx.merge(graph, s)(x))(state, x)
+empty = functools.partial(twin.empty, "deeplab_v3plus")
+n_values = functools.partial(twin.n_values, "deeplab_v3plus")
 
 
 # --------------------------------------- pyramid and decoder in Keras
 class InKeras:
     """What follows the encoder; `layers` are those with weights, as made."""
 
+    @twin.blank()
     def __init__(self, n_low, n_top, n, n_classes):
         self.layers = []
         low = keras.Input((None, None, n_low))
@@ -69,25 +52,13 @@ class InKeras:
         return L.ReLU()(norm(conv(x)))
 
 
-def copy_weights(layers, target):
-    rng = np.random.default_rng(3)
-    pyramid = target.pyramid
+def in_order(model):
+    """Our layers behind the encoder, in the order of those of Keras."""
+    pyramid = model.pyramid
     parts = [*pyramid.views, pyramid.image, pyramid.mix]
-    parts += [target.low, target.conv1, target.conv2]
-    ours = [layer for part in parts for layer in (part.conv, part.norm)]
-    for layer, mine in zip(layers, [*ours, target.head], strict=True):
-        drawn = [rng.normal(size=v.shape) for v in layer.weights]
-        names = "kernel", "bias"
-        if isinstance(layer, L.BatchNormalization):
-            drawn[0], drawn[3] = 1 + 0.1 * drawn[0], np.exp(0.1 * drawn[3])
-            names = "scale", "bias", "mean", "var"
-        else:
-            drawn[0] *= np.sqrt(2 / drawn[0][..., 0].size)
-        layer.set_weights(drawn)
-        for name, value in zip(names, drawn, strict=False):
-            variable = getattr(mine, name)
-            assert variable.shape == value.shape
-            variable.set_value(jnp.asarray(value, jnp.float32))
+    parts += [model.low, model.conv1, model.conv2]
+    layers = [layer for part in parts for layer in (part.conv, part.norm)]
+    return [*layers, model.head]
 
 
 class Given(nnx.Module):
@@ -100,23 +71,22 @@ class Given(nnx.Module):
         return [None, self.low, None, self.top]
 
 
-@pytest.mark.parametrize("size", [(64, 64), (48, 80)])
-def test_pyramid_and_decoder_are_those_of_keras(size):
-    ours = shapes(width=16, n_classes=3)
+def test_pyramid_and_decoder_are_those_of_keras():
+    ours = empty(in_channels=2, width=16, n_classes=3)
     n_low, n_top = ours.encoder.widths[1], ours.encoder.widths[-1]
     theirs = InKeras(n_low, n_top, 16, 3)
-    copy_weights(theirs.layers, ours)
-    rng = np.random.default_rng(0)
+    twin.randomise(theirs.model)
+    twin.copy_in_order(theirs.layers, in_order(ours))
     low, top = (
-        rng.normal(size=(2, size[0] // s, size[1] // s, n)).astype(np.float32)
+        twin.normal(2, 48 // s, 80 // s, n)
         for s, n in ((4, n_low), (16, n_top))
     )
-    expected = theirs.model.predict_on_batch([low, top])
+    wanted = twin.expected(theirs.model, [low, top])
     ours.encoder = Given(jnp.asarray(low), jnp.asarray(top))
-    found = predict(ours, jnp.zeros((2, *size, 2)))["classes"]
-    assert found.shape == (2, *size, 3)
-    assert expected.std() > 0.05  # else there is nothing to compare
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    found = twin.forward(ours, jnp.zeros((2, 48, 80, 2)))["classes"]
+    assert found.shape == (2, 48, 80, 3)
+    assert wanted.std() > 0.05  # else there is nothing to compare
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_the_dilated_encoder_finds_what_the_strided_one_does():
@@ -125,27 +95,16 @@ def test_the_dilated_encoder_finds_what_the_strided_one_does():
     """
 
     def encoder(stride):
-        return mobilenet.MobileNetV2(
-            2, nnx.Rngs(0), dtype=jnp.float32, stride=stride
+        return nnx.eval_shape(
+            lambda: mobilenet.MobileNetV2(
+                2, nnx.Rngs(0), dtype=jnp.float32, stride=stride
+            )
         )
 
-    rng = np.random.default_rng(0)
-    plain = nnx.eval_shape(lambda: encoder(32))
-    dilated = nnx.eval_shape(lambda: encoder(16))
-    state = jax.tree.map(
-        lambda v: jnp.asarray(
-            rng.normal(size=v.shape) * np.sqrt(2 / v.size * v.shape[-1])
-            if v.ndim > 1
-            else rng.uniform(0.7, 1.2, v.shape),
-            jnp.float32,
-        ),
-        nnx.state(plain),
-    )
-    nnx.update(plain, state)
-    nnx.update(dilated, state)
-    x = jnp.asarray(rng.uniform(size=(1, 64, 96, 2)), jnp.float32)
-    *_, coarse = predict(plain, x)
-    *_, fine = predict(dilated, x)
+    plain, dilated = twin.drawn(encoder(32)), twin.drawn(encoder(16))
+    x = twin.image(1, 64, 96, 2)
+    *_, coarse = twin.forward(plain, x)
+    *_, fine = twin.forward(dilated, x)
     assert coarse.shape == (1, 2, 3, 320)
     assert fine.shape == (1, 4, 6, 320)
     scale = np.abs(coarse).max()
@@ -154,10 +113,9 @@ def test_the_dilated_encoder_finds_what_the_strided_one_does():
 
 
 def test_the_parameters_are_counted():
-    state = nnx.state(shapes(in_channels=3), nnx.Param)
-    assert sum(x.size for x in jax.tree.leaves(state)) == 5_816_033
+    assert n_values(nnx.Param, in_channels=3) == 5_816_033
     # pyramid and decoder are all but the encoder
-    ours = shapes(width=16, n_classes=3)
+    ours = empty(width=16, n_classes=3)
     n = sum(x.size for x in jax.tree.leaves(nnx.state(ours)))
     n -= sum(x.size for x in jax.tree.leaves(nnx.state(ours.encoder)))
     assert n == InKeras(144, 320, 16, 3).model.count_params()
@@ -169,4 +127,4 @@ def test_the_parameters_are_counted():
 def test_what_it_has_not_is_refused(knob):
     name, value = next(iter(knob.items()))
     with pytest.raises(config.ConfigError, match=f"model.{name}={value}"):
-        shapes(**knob)
+        empty(**knob)

@@ -1,10 +1,7 @@
 """The MobileNetV2 U-Net is that of the tutorial, weight for weight."""
 
-import os
+import functools
 
-os.environ["KERAS_BACKEND"] = "jax"
-
-import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
@@ -15,8 +12,11 @@ from seg import config
 from tests.models import keras_twin as twin
 
 L = keras.layers
+empty = functools.partial(twin.empty, "mobilenet_unet")
+n_values = functools.partial(twin.n_values, "mobilenet_unet")
 
 
+@twin.blank()
 def in_keras(width, n_classes):
     """Encoder and whole network."""
     base = keras.applications.MobileNetV2(
@@ -48,30 +48,28 @@ def in_keras(width, n_classes):
 def twins():
     base, decoder, theirs = in_keras(4, 3)
     twin.randomise(theirs)
-    ours = twin.empty("mobilenet_unet", in_channels=3, n_classes=3, width=4)
+    ours = empty(in_channels=3, n_classes=3, width=4)
     twin.copy_encoder(base, ours.encoder)
     layers = [layer for up in ours.up for layer in (up.conv, up.norm)]
     twin.copy_in_order(decoder, [*layers, ours.head])
     return theirs, ours
 
 
-@pytest.mark.parametrize("size", [(64, 64), (96, 32)])
-def test_outputs_are_those_of_keras(twins, size):
+def test_outputs_are_those_of_keras(twins):
     theirs, ours = twins
-    x = twin.image(2, *size, 3)
+    x = twin.image(2, 96, 32, 3)
     found = twin.forward(ours, x)["classes"]
-    assert found.shape == (2, *size, 3)
-    expected = theirs.predict_on_batch(x)
-    assert 0.05 < expected.std() < 10
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert found.shape == (2, 96, 32, 3)
+    wanted = twin.expected(theirs, x)
+    assert 0.05 < wanted.std() < 10
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("n_channels", "n_classes", "n"), [(3, 3, 6_504_227), (3, 2, 6_502_786)]
 )
 def test_the_sources_parameters_are_counted(n_channels, n_classes, n):
-    knobs = {"in_channels": n_channels, "n_classes": n_classes}
-    assert twin.n_values("mobilenet_unet", **knobs) == n
+    assert n_values(in_channels=n_channels, n_classes=n_classes) == n
 
 
 def test_training_and_its_running_statistics_are_those_of_keras(twins):
@@ -88,23 +86,11 @@ def test_training_and_its_running_statistics_are_those_of_keras(twins):
         np.testing.assert_allclose(norm.mean[...], mean, atol=1e-5)
 
 
-def test_any_multiple_of_the_stride_goes_through():
-    knobs = {"in_channels": 2, "n_classes": 4, "width": 2}
-    model = twin.empty("mobilenet_unet", **knobs)
-    h, w = 3 * model.stride, model.stride
-    x = jax.ShapeDtypeStruct((2, h, w, 2), jnp.float32)
-    found = nnx.eval_shape(lambda m, x: twin.predicting(m)(x), model, x)
-    assert found["classes"].shape == (2, h, w, 4)
-    assert found["classes"].dtype == jnp.float32
-
-
 def test_bfloat16_is_near_float32(twins):
     _, full = twins  # and its program for this size
-    half = twin.empty(
-        "mobilenet_unet", in_channels=3, n_classes=3, width=4, dtype="bfloat16"
-    )
+    half = empty(in_channels=3, n_classes=3, width=4, dtype="bfloat16")
     nnx.update(half, nnx.state(full))
-    x = twin.image(2, 64, 64, 3)
+    x = twin.image(2, 96, 32, 3)
     a, b = (twin.forward(m, x)["classes"] for m in (half, full))
     assert a.dtype == jnp.float32
     assert 0 < np.abs(a - b).mean() < 0.1 * b.std()
@@ -113,4 +99,4 @@ def test_bfloat16_is_near_float32(twins):
 def test_knobs_that_the_network_has_not_are_refused():
     for knob, value in (("depth", 3), ("stem", 2), ("norm", "group")):
         with pytest.raises(config.ConfigError, match=f"model.{knob}"):
-            twin.empty("mobilenet_unet", **{knob: value})
+            empty(**{knob: value})

@@ -1,11 +1,9 @@
 """Weights that Keras saved give the features that Keras computes."""
 
+import functools
 import hashlib
-import os
 import shutil
 import sys
-
-os.environ["KERAS_BACKEND"] = "jax"
 
 import h5py
 import jax
@@ -34,6 +32,16 @@ FEATURES = {
 }
 
 
+@functools.cache
+@twin.blank()
+def encoder(name):
+    """In Keras, with weights that are all different."""
+    make, _ = FEATURES[name]
+    made = make(weights=None, include_top=False, input_shape=(None, None, 3))
+    twin.randomise(made)
+    return made
+
+
 @pytest.fixture(
     scope="module",
     params=[
@@ -43,9 +51,8 @@ FEATURES = {
 )
 def saved(request, tmp_path_factory):
     """The network's name, its files, Keras' features of an image."""
-    make, names = FEATURES[request.param]
-    base = make(weights=None, include_top=False, input_shape=(None, None, 3))
-    twin.randomise(base)
+    base = encoder(request.param)
+    _, names = FEATURES[request.param]
     folder = tmp_path_factory.mktemp("weights")
     files = folder / "old.h5", folder / "new.weights.h5"
     with h5py.File(files[0], "w") as file:
@@ -54,7 +61,7 @@ def saved(request, tmp_path_factory):
     cut = keras.Model(base.input, [base.get_layer(n).output for n in names])
     x = 2 * twin.image(1, 64, 32, 3) - 1
     grey = np.repeat(x[..., :1], 3, -1)
-    features = cut.predict_on_batch(np.concatenate([x, grey]))
+    features = twin.expected(cut, np.concatenate([x, grey]))
     return request.param, files, x, features
 
 
@@ -86,9 +93,7 @@ def test_one_channel_is_three_equal_ones(saved):
 
 
 def test_a_whole_saved_model_and_a_cut_one_are_read_as_well(tmp_path):
-    base = keras.applications.MobileNetV2(
-        weights=None, include_top=False, input_shape=(32, 32, 3)
-    )
+    base = encoder("mobilenet_unet")
     end = base.get_layer("block_16_project").output
     cut = keras.Model(base.input, end)
     cut.save_weights(tmp_path / "cut.weights.h5")
@@ -119,11 +124,8 @@ def test_with_an_encoder_the_network_scales_its_images_itself():
 # -------------------------------------------------------------------- faults
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    base = keras.applications.MobileNetV2(
-        weights=None, include_top=False, input_shape=(32, 32, 3)
-    )
     path = tmp_path_factory.mktemp("fault") / "mobilenet.weights.h5"
-    base.save_weights(path)
+    encoder("mobilenet_unet").save_weights(path)
     return path
 
 

@@ -1,9 +1,6 @@
 """The residual U-Net is nnU-Net's, weight for weight, and learns deeply."""
 
 import functools
-import os
-
-os.environ["KERAS_BACKEND"] = "jax"
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +9,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from seg import config, models
+from seg import config
 from seg.models import residual_unet
+from tests.models import keras_twin as twin
 
 L = keras.layers
-conv2d = functools.partial(L.Conv2D, kernel_initializer="zeros")
-up2d = functools.partial(L.Conv2DTranspose, kernel_initializer="zeros")
-
-
-def build(**knobs):
-    knobs = {"name": "residual_unet", "in_channels": 2} | knobs
-    return models.build(config.Model(**knobs), nnx.Rngs(0))
-
-
-def shapes(**knobs):
-    """The network before its weights are drawn."""
-    return nnx.eval_shape(lambda: build(**knobs))
-
-
-def run(model, x):
-    """All outputs, as one program."""
-    graph, state = nnx.split(model)
-    return jax.jit(lambda s, x: dict(nnx.merge(graph, s)(x)))(state, x)
+empty = functools.partial(twin.empty, "residual_unet")
+n_values = functools.partial(twin.n_values, "residual_unet")
 
 
 # ------------------------------------------------ the same network in Keras
 class InKeras:
     """nnU-Net's network; `layers` are those with weights, as they are made."""
 
+    @twin.blank()
     def __init__(self, width, n_channels, n_classes, depth, deep):
         self.layers = []
         inputs = keras.Input((None, None, n_channels))
@@ -52,11 +35,11 @@ class InKeras:
         heads = []
         for level in reversed(range(depth)):
             n = min(512, width << level)
-            x = self.add(up2d(n, 2, 2))(x)
+            x = self.add(L.Conv2DTranspose(n, 2, 2))(x)
             x = L.Concatenate()([x, skips[level]])
             x = leaky(self.norm(self.conv(x, n)))
             if level == 0 or (deep and level < depth - 1):
-                heads.append(self.add(conv2d(n_classes, 1))(x))
+                heads.append(self.add(L.Conv2D(n_classes, 1))(x))
         self.model = keras.Model(inputs, heads[::-1])
 
     def add(self, layer):
@@ -70,7 +53,7 @@ class InKeras:
     def conv(self, x, n, stride=1):
         """3x3, padded by one on every side, as PyTorch does it."""
         x = L.ZeroPadding2D(1)(x)
-        return self.add(conv2d(n, 3, stride, use_bias=False))(x)
+        return self.add(L.Conv2D(n, 3, stride, use_bias=False))(x)
 
     def block(self, x, n, stride):
         y = leaky(self.norm(self.conv(x, n, stride)))
@@ -78,7 +61,7 @@ class InKeras:
         if stride == 2:
             x = L.AveragePooling2D(2)(x)
         if x.shape[-1] != n:
-            x = self.norm(self.add(conv2d(n, 1, use_bias=False))(x))
+            x = self.norm(self.add(L.Conv2D(n, 1, use_bias=False))(x))
         return leaky(L.Add()([x, y]))
 
 
@@ -105,67 +88,37 @@ def in_order(model):
     return layers
 
 
-def copy_weights(source, target):
-    rng = np.random.default_rng(3)
-    for layer, ours in zip(source.layers, in_order(target), strict=True):
-        first, *bias = (rng.normal(size=v.shape) for v in layer.weights)
-        bias = [0.2 * v for v in bias]
-        if isinstance(layer, L.GroupNormalization):
-            first, mine = 1 + 0.1 * first, (ours.scale, ours.bias)
-        else:
-            first = first * np.sqrt(2 / first[..., 0].size)
-            mine = ours.kernel, ours.bias
-        layer.set_weights([first, *bias])
-        if isinstance(layer, L.Conv2DTranspose):
-            first = first.transpose(0, 1, 3, 2)  # to (.., in, out)
-        for variable, value in zip(mine, [first, *bias], strict=False):
-            assert variable.shape == value.shape
-            variable.set_value(jnp.asarray(value, jnp.float32))
-
-
-def image(*shape):
-    return np.random.default_rng(0).uniform(size=shape).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def pair():
+def test_every_head_is_that_of_keras():
     theirs = InKeras(6, 2, 3, 3, deep=True)
-    ours = shapes(width=6, n_classes=3, depth=3, deep_supervision=True)
-    copy_weights(theirs, ours)
-    return ours, theirs.model
-
-
-@pytest.mark.parametrize("size", [(16, 16), (24, 40)])
-def test_every_head_is_that_of_keras(pair, size):
-    ours, theirs = pair
-    x = image(2, *size, 2)
-    found, expected = run(ours, x), theirs.predict_on_batch(x)
-    sides = [(2, size[0] // s, size[1] // s, 3) for s in (1, 2)]
+    twin.randomise(theirs.model)
+    ours = empty(
+        in_channels=2, width=6, n_classes=3, depth=3, deep_supervision=True
+    )
+    twin.copy_in_order(theirs.layers, in_order(ours))
+    x = twin.image(2, 24, 40, 2)
+    found, wanted = twin.run(ours, x), twin.expected(theirs.model, x)
     heads = [found["classes"], *found["aux"]]
+    sides = [(2, 24 // s, 40 // s, 3) for s in (1, 2)]
     assert [head.shape for head in heads] == sides
-    for a, b in zip(heads, expected, strict=True):
+    for a, b in zip(heads, wanted, strict=True):
         assert b.std() > 0.05  # else there is nothing to compare
         np.testing.assert_allclose(a, b, atol=1e-4)
-    predicting = run(nnx.view(ours, deterministic=True), x)
-    assert set(predicting) == {"classes"}
-    np.testing.assert_allclose(predicting["classes"], expected[0], atol=1e-4)
-
-
-def n_params(**knobs):
-    model = shapes(**knobs)
-    return sum(x.size for x in jax.tree.leaves(nnx.state(model)))
+    predicted = twin.forward(ours, x)
+    assert set(predicted) == {"classes"}
+    np.testing.assert_allclose(predicted["classes"], wanted[0], atol=1e-4)
 
 
 def test_keras_counts_the_same_parameters():
     theirs = InKeras(4, 2, 3, 2, deep=False).model
-    assert n_params(n_classes=3, width=4, depth=2) == theirs.count_params()
-    assert n_params(in_channels=1) == 71_796_769
-    assert n_params(in_channels=1, width=16) == 38_413_329
+    knobs = {"in_channels": 2, "n_classes": 3, "width": 4, "depth": 2}
+    assert n_values(**knobs) == theirs.count_params()
+    assert n_values(in_channels=1) == 71_796_769
+    assert n_values(in_channels=1, width=16) == 38_413_329
 
 
 def test_norms_are_where_and_what_the_config_says():
     for norm, n_stats in ((None, 0), ("batch", 22), ("group", 0), ("none", 0)):
-        model = build(width=4, depth=1, norm=norm)
+        model = empty(width=4, depth=1, norm=norm)
         stats = jax.tree.leaves(nnx.state(model, nnx.BatchStat))
         assert len(stats) == n_stats
         # these subtract the mean, so a bias before them is inert
@@ -176,11 +129,11 @@ def test_norms_are_where_and_what_the_config_says():
 
 def test_an_instance_norm_takes_each_image_by_itself():
     layer = residual_unet.InstanceNorm(3)
-    x = 4 + 2 * np.random.default_rng(0).normal(size=(3, 8, 9, 3))
-    y = np.asarray(layer(jnp.asarray(x, jnp.float32)))
+    x = 4 + 2 * twin.normal(3, 8, 9, 3)
+    y = twin.run(layer, x)
     np.testing.assert_allclose(y.mean((1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.std((1, 2)), 1, atol=1e-3)
-    half = layer(jnp.asarray(x, jnp.bfloat16))
+    half = twin.run(layer, jnp.asarray(x, jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
     np.testing.assert_allclose(half.astype(jnp.float32), y, atol=0.1)
 
@@ -189,4 +142,4 @@ def test_an_instance_norm_takes_each_image_by_itself():
 def test_what_it_has_not_is_refused(knob):
     name, value = next(iter(knob.items()))
     with pytest.raises(config.ConfigError, match=f"model.{name}={value}"):
-        build(**knob)
+        empty(**knob)
