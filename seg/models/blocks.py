@@ -260,10 +260,26 @@ class Identity(nnx.Module):
         return x
 
 
+@jax.custom_vjp
 def max_pool(x: Array) -> Array:
     """2x2 maximum, stride 2; equal maxima share the gradient."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+def _pool_by_pairs(x: Array) -> Array:
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c)
+    x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+    return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
+
+
+# The gradient of a reduction looks for its maximum among the inputs, and is
+# 0 / 0 where a compiler computes them anew with another last digit.
+max_pool.defvjp(
+    lambda x: (max_pool(x), x),
+    lambda x, dy: jax.vjp(_pool_by_pairs, x)[1](dy),
+)
 
 
 def depth_to_space(

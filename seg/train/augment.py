@@ -213,9 +213,11 @@ def _photometric(image, draw, knobs: config.Augment):
     if knobs.gamma:
         power = jnp.exp2(_between(draw["gamma"], -knobs.gamma, knobs.gamma))
         # a power of a negative number is NaN, clipping would lose what lies
-        # below 0: the tile's lowest value, where negative, stands for 0
+        # below 0: the tile's lowest value, where negative, stands for 0; a
+        # compiler may round it otherwise here than where it finds it lowest
         low = jnp.minimum(jnp.min(image, (1, 2, 3), keepdims=True), 0)
-        image = (image - low) ** _per_image(power) + low
+        above = jnp.maximum(image - low, 0)
+        image = above ** _per_image(power) + low
     if knobs.invert:
         on = _per_image(draw["invert"] < knobs.invert)
         image = jnp.where(on, 1 - image, image)

@@ -188,6 +188,7 @@ runpy.run_module("launch.cloud", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("sky") is None, reason="pip install -e .[cloud]"
 )

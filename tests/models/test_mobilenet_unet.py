@@ -55,11 +55,12 @@ def twins():
     return theirs, ours
 
 
-def test_outputs_are_those_of_keras(twins):
+@pytest.mark.parametrize("size", [(32, 64), (96, 32)])
+def test_outputs_are_those_of_keras(twins, size):
     theirs, ours = twins
-    x = twin.image(2, 96, 32, 3)
+    x = twin.image(2, *size, 3)
     found = twin.forward(ours, x)["classes"]
-    assert found.shape == (2, 96, 32, 3)
+    assert found.shape == (2, *size, 3)
     wanted = twin.expected(theirs, x)
     assert 0.05 < wanted.std() < 10
     np.testing.assert_allclose(found, wanted, atol=1e-4)

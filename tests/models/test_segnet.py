@@ -53,11 +53,12 @@ def twins():
     return theirs, ours
 
 
-def test_outputs_are_those_of_keras(twins):
+@pytest.mark.parametrize("size", [(32, 64), (48, 80)])
+def test_outputs_are_those_of_keras(twins, size):
     theirs, ours = twins
-    x = twin.image(2, 48, 80, 1)
+    x = twin.image(2, *size, 1)
     found = twin.forward(ours, x)["classes"]
-    assert found.shape == (2, 48, 80, 4)
+    assert found.shape == (2, *size, 4)
     wanted = twin.expected(theirs, x)
     assert wanted.std() > 0.05
     np.testing.assert_allclose(found, wanted, atol=1e-4)

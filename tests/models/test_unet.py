@@ -76,14 +76,15 @@ def in_order(model):
         ("unet_small", 3, SMALL, small_up, False),
     ],
 )
-def test_outputs_are_those_of_keras(name, n_channels, rates, up, tail):
+@pytest.mark.parametrize("size", [(32, 64), (48, 80)])
+def test_outputs_are_those_of_keras(name, n_channels, rates, up, tail, size):
     theirs = in_keras(8, n_channels, rates, up, tail)
     twin.randomise(theirs, gain=2)
     ours = twin.empty(name, in_channels=n_channels, width=8)
     twin.copy_in_order(theirs.layers, in_order(ours))
-    x = twin.image(2, 48, 80, n_channels)
+    x = twin.image(2, *size, n_channels)
     found = twin.forward(ours, x)["classes"]
-    assert found.shape == (2, 48, 80, 1)
+    assert found.shape == (2, *size, 1)
     wanted = twin.expected(theirs, x)
     assert wanted.std() > 0.05  # else there is nothing to compare
     np.testing.assert_allclose(found, wanted, atol=1e-4)

@@ -333,6 +333,14 @@ def test_gamma_is_a_power_between_zero_and_one():
     assert log2.max() > 0.35
 
 
+def test_gamma_is_finite_where_the_lowest_value_is_rounded_in_two_ways():
+    """Contrast, computed once more beside the power, may end in another digit;
+    a power of what then lies below the lowest value would be NaN."""
+    image = np.random.default_rng(0).integers(0, 60, (64, 16, 16, 1)) / 255
+    result, _ = change(image, contrast=0.2, gamma=0.2, noise=0.02)
+    assert np.isfinite(result).all()
+
+
 def test_gamma_keeps_the_order_of_values_below_zero():
     image = noise_image(50)
     assert (image < 0).any((1, 2, 3)).all()
