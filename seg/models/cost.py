@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiplications of one image.
+"""What a network costs: the multiplications of one image.
 
 Counted are the products of convolutions and matrix products in the program
 that predicts, which is all but a few per cent of the work. Where layers are
@@ -15,13 +15,6 @@ from flax import nnx
 
 from seg import config as config_lib
 from seg import models
-
-
-def n_parameters(config: config_lib.Model) -> int:
-    """Weights and running statistics, as Keras counts them."""
-    model = nnx.eval_shape(lambda: models.build(config, nnx.Rngs(0)))
-    state = nnx.state(model, (nnx.Param, nnx.BatchStat))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state))
 
 
 def multiply_adds(config: config_lib.Model, height: int, width: int) -> int:

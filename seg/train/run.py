@@ -75,7 +75,8 @@ def train(
         n_steps = pipeline.total_steps(data, config)
         per_epoch = pipeline.steps_per_epoch(data, config)
         state, step_fn = step.create(config, n_steps, devices, per_epoch)
-        n_params = sum(x.size for x in jax.tree.leaves(state["params"]))
+        weights = jax.tree.leaves((state["params"], state["stats"]))
+        n_params = sum(x.size for x in weights)
         _log.info(
             "%s, %s parameters; %d steps of %d tiles, %d a pass; %d x %s",
             config.model.name,
@@ -95,7 +96,7 @@ def train(
         notes |= {encoder.RECORD: sha256} if sha256 else {}
         mesh.by_first(lambda: workdirs.begin(config, notes, workdir, changed))
         about = notes | {"n_parameters": n_params}
-        costs = _costs(config)
+        costs = _costs(config, n_params)
         keep = _keeper(config, workdir, about, costs)
         tracker = _tracker(config, workdir)
         with _recorded(tracker, config, about):
@@ -125,11 +126,11 @@ def train(
     return course
 
 
-def _costs(config: config_lib.Config) -> dict[str, float]:
+def _costs(config: config_lib.Config, n_params: int) -> dict[str, float]:
     """What the network costs: parameters, and multiply-adds of one tile."""
     side = config.data.tile
     return {
-        "model/parameters": float(cost.n_parameters(config.model)),
+        "model/parameters": float(n_params),
         "model/gmac": cost.multiply_adds(config.model, side, side) / 1e9,
     }
 
