@@ -146,7 +146,14 @@ def train(job: Job) -> Course:
                 if due:
                     best = _validate(job, at, state, course, meter)
                     if knobs.patience and course.worse >= knobs.patience:
-                        _log.info("no better score in %d", course.worse)
+                        _log.info(
+                            "no better %s in %d validations: step %d of %d "
+                            "is the last",
+                            knobs.monitor,
+                            course.worse,
+                            at,
+                            job.n_steps,
+                        )
                         finished = True
                     if not finished:
                         save(best)

@@ -332,7 +332,9 @@ def test_patience_ends_a_training_that_gets_no_better(caplog):
         "eval_every": 2,
         "evaluate": lambda state, check: {"val/dice": left.pop(0)},
     }
-    course = loop.train(job(**parts))
+    with caplog.at_level("INFO", "seg"):
+        course = loop.train(job(**parts))
+    assert "val/dice in 2 validations: step 10 of 12" in caplog.text
     assert left == [0.9] and course.done
     assert course.best_step == 6 and saved()[0] == 10
     assert loop.train(job(**parts)) == course and left == [0.9]
