@@ -100,17 +100,13 @@ class SegNetIndices(SegNet):
 def _places(x: Array) -> list[Array]:
     """Where the maxima of 2x2 windows are: four masks [B, H/2, W/2, C].
 
-    Of equal maxima, which are common behind a ReLU, the first has it.
+    Of equal maxima, which are common behind a ReLU, the first has it. One of
+    the four always has it, however a compiler rounds what it computes twice.
     """
-    phases = jnp.split(blocks.space_to_depth(x), 4, -1)
-    highest = blocks.max_pool(x)
-    masks: list[Array] = []
-    free = None
-    for phase in phases:
-        here = phase == highest
-        masks.append(here if free is None else here & free)
-        free = ~here if free is None else free & ~here
-    return masks
+    a, b, c, d = jnp.split(blocks.space_to_depth(x), 4, -1)
+    upper, lower = a >= b, c >= d
+    above = jnp.maximum(a, b) >= jnp.maximum(c, d)
+    return [upper & above, ~upper & above, lower & ~above, ~lower & ~above]
 
 
 def _unpool(x: Array, places: list[Array]) -> Array:
