@@ -25,6 +25,12 @@ from seg.images import write
 from seg.train import tracking
 
 _SHOWN = ("dice", "miou", "ap50")  # in the printed table
+_COSTS = {  # there too, where networks are compared
+    "model/gmac": "GMAC",
+    "perf/tiles_per_second": "tiles/s",
+    "perf/predict_mpx_per_second": "Mpx/s",
+    "perf/peak_memory_mib": "MiB",
+}
 _ORDER = ("done", "running", "stopped", "waiting", "failed")
 Row = dict[str, Any]
 
@@ -92,7 +98,12 @@ def _summary(statuses: list[str]) -> str:
 
 
 def text(table: Sequence[Row], plan: plan_lib.Plan) -> str:
-    """The table in Markdown: what differs, and the scores that matter."""
+    """The table in Markdown: what differs, and the scores that matter.
+
+    Of trials whose networks differ also what these cost: multiply-adds of a
+    tile, tiles a second in training, megapixels a second in validation, and
+    the most memory of the training.
+    """
     monitor = plan.base.train.monitor
     known = {name for row in table for name in row}
     scores = [
@@ -105,9 +116,11 @@ def text(table: Sequence[Row], plan: plan_lib.Plan) -> str:
     knobs = [knob for knob in plan.knobs if knob in known]
     short = names_lib.labels(knobs)
     counted = [name for name in ("seeds",) if name in known]
+    works = {row["model/gmac"] for row in table if "model/gmac" in row}
+    costs = [name for name in _COSTS if name in known and len(works) > 1]
     header = [
         *(short[knob] for knob in knobs), *counted, *scores, "parameters",
-        "minutes", "status",
+        *(_COSTS[name] for name in costs), "minutes", "status",
     ]  # fmt: skip
     lines = [header]
     for row in table:
@@ -116,6 +129,7 @@ def text(table: Sequence[Row], plan: plan_lib.Plan) -> str:
         cells += [_cell(row, name) for name in scores]
         n_parameters = row["parameters"]
         cells.append("" if n_parameters is None else f"{n_parameters:,}")
+        cells += [_rounded(row.get(name)) for name in costs]
         cells += [f"{row['minutes']:.1f}", row["status"]]
         lines.append(cells)
     return _aligned(lines, len(knobs))
@@ -126,6 +140,12 @@ def _cell(row: Row, name: str) -> str:
     if value is None or math.isnan(value):
         return ""
     return f"{value:.3f}" + ("" if math.isnan(spread) else f" ± {spread:.3f}")
+
+
+def _rounded(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _aligned(lines: list[list[str]], n_left: int) -> str:

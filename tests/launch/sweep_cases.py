@@ -34,6 +34,7 @@ def finish(job, dice, minutes=2.0, **scores):
     if "train" in job.stages:
         work.bundle(job).mkdir()
         metrics = {"val/dice": dice, "train/loss": 1.0}
+        metrics |= scores
         meta = {"metrics": metrics, "n_parameters": 1234}
         text = json.dumps({"meta": meta})
         (work.bundle(job) / "model.json").write_text(text)

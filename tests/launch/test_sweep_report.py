@@ -47,6 +47,22 @@ def test_the_table_has_means_and_spreads_over_seeds_best_first(tmp_path):
     ]  # fmt: skip
 
 
+def test_costs_are_shown_where_networks_differ(tmp_path):
+    swept = {"model.name": ["unet", "fcn8"]}
+    sweep = sweep_cases.opened(tmp_path, swept)
+    for job, gmac in zip(sweep.jobs(), (0.7512, 0.25), strict=True):
+        costs = {"model/gmac": gmac, "perf/peak_memory_mib": 1234.5}
+        sweep_cases.finish(job, gmac, **costs)
+    found = [results.result(t, sweep.job(t)) for t in sweep.trials()]
+    rows = report.rows(found, sweep.plan, pooled=True)
+    header, _, first, _ = report.text(rows, sweep.plan).splitlines()
+    assert "|  GMAC |   MiB |" in header and "tiles/s" not in header
+    assert "| 0.751 | 1,234 |" in first
+    for row in rows:
+        row["model/gmac"] = 1.0
+    assert "GMAC" not in report.text(rows, sweep.plan)
+
+
 def test_minutes_are_those_of_all_resumptions(tmp_path):
     sweep = sweep_cases.opened(tmp_path, {"model.width": [1]})
     sweep_cases.finish(sweep.jobs()[0], 0.5, minutes=2.0)
