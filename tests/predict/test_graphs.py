@@ -58,26 +58,46 @@ def test_openvino_in_float32_is_exact(with_graph):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.fixture
+def any_processor(monkeypatch):
+    """One with bfloat16, whose results are those of float32, or the reverse."""
+    compute = graphs.OpenVino._run
+
+    def make(turned):
+        def run(self, image, stats, dtype):
+            found = compute(self, image, stats, "f32")
+            return 1 - found if turned and dtype == "bf16" else found
+
+        monkeypatch.setattr(graphs, "_has_bfloat16", lambda: True)
+        monkeypatch.setattr(graphs.OpenVino, "_run", run)
+
+    return make
+
+
 def test_bfloat16_that_changes_the_classes_is_given_up(
-    with_graph, monkeypatch, caplog
+    with_graph, any_processor, caplog
 ):
     caplog.set_level("DEBUG", logger=graphs.__name__)
     image = grey(1, 32, 32, 1).astype(np.float32)
     stats = np.stack([normalize.measure(one) for one in image])
     content = with_graph.exports[bundle.GRAPH]
     exact = graphs.OpenVino(content, 4, "f32").call(image, stats)
-    tool = graphs.OpenVino(content, 4, "")
-    tool._dtype, tool._checked = "bf16", False
-    compute = tool._run
-
-    def rounded(image, stats, dtype):
-        found = compute(image, stats, "f32")
-        return 1 - found if dtype == "bf16" else found
-
-    monkeypatch.setattr(tool, "_run", rounded)
-    np.testing.assert_array_equal(tool.call(image, stats), exact)
+    any_processor(turned=True)
+    tool = graphs.OpenVino(content, 4)
     np.testing.assert_array_equal(tool.call(image, stats), exact)
     assert caplog.text.count("float32 it is") == 1
+
+
+@pytest.mark.parametrize(("turned", "dtype"), [(False, "bf16"), (True, "f32")])
+def test_a_model_computes_in_one_type_whatever_it_saw_before(
+    with_graph, any_processor, turned, dtype
+):
+    any_processor(turned=turned)
+    tool = graphs.OpenVino(with_graph.exports[bundle.GRAPH], 4)
+    assert tool._dtype == dtype
+    for image in (grey(32, 32), np.zeros((32, 32), np.uint8)):
+        tool.run(image[None, ..., None], normalize.measure(image[..., None]))
+        assert tool._dtype == dtype
 
 
 def test_a_network_without_a_graph_runs_by_jax_where_the_choice_is_free(
