@@ -16,6 +16,7 @@ measure on an idle one.
 import dataclasses
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -36,6 +37,11 @@ _PACKAGES = (
     "seg", "jax", "flax", "optax", "numpy", "scipy", "scikit-image",
     "tifffile", "torch", "openvino", "onnxruntime",
 )  # fmt: skip
+# Rows whose peer is not PyTorch.
+_ALONE = {
+    "post_share", "objects_vs_skimage", *suites.SUITES["memory"],
+    *suites.SUITES["scale"],
+}  # fmt: skip
 
 
 def define() -> None:
@@ -69,6 +75,12 @@ def main(argv: list[str]) -> int:
     suite = _chosen()
     if FLAGS.suite == "gpu" and not FLAGS.tiny:
         _need_accelerator()
+    if suite.keys() - _ALONE and not importlib.util.find_spec("torch"):
+        raise config_lib.UserError(
+            "PyTorch, the peer, is not installed; pip install -e "
+            ".[train,export,bench] --extra-index-url "
+            "https://download.pytorch.org/whl/cpu"
+        )
     options = suites.Options(FLAGS.runs, FLAGS.side, FLAGS.mode, FLAGS.tiny)
     measured_on = machine()
     print("| row | seg | peer | unit | ratio | peer is |")

@@ -65,6 +65,15 @@ def write_tiff(
         next(tiles, None)  # finds rows too many
 
 
+def check_place(path: pathlib.Path) -> None:
+    """Raises UserError where an image lies, which labels never replace."""
+    if path.is_dir() and not slide_zarr.holds_labels(path):
+        raise config.UserError(
+            f"{path}: holds something else than labels, which is not replaced; "
+            "choose another folder for the results"
+        )
+
+
 def write_zarr(
     path: str | os.PathLike[str],
     strips: Iterable[np.ndarray],
@@ -87,11 +96,8 @@ def write_zarr(
         raise ValueError(f"labels are whole numbers, not {dtype}")
     library = slide_zarr.library()
     path = pathlib.Path(path)
-    if labels and path.is_dir() and not slide_zarr.holds_labels(path):
-        raise config.UserError(
-            f"{path}: holds something else than labels, which is not replaced; "
-            "choose another folder for the results"
-        )
+    if labels:
+        check_place(path)
     with write.whole(path) as temporary:
         group = library.create_group(temporary, zarr_format=2)
         shapes = list(_level_shapes(shape))

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from seg import config as config_lib
-from seg.images import formats, read, slide, slide_zarr, write
+from seg.images import formats, read, slide, slide_write, slide_zarr, write
 from seg.predict import ledger as ledger_lib
 
 if typing.TYPE_CHECKING:  # it brings JAX, which a finished folder never needs
@@ -228,6 +228,8 @@ class _Job:
         """By strips, from where an earlier run has come to."""
         from seg.predict import streaming
 
+        for form in self._forms():  # hours before it would be written
+            slide_write.check_place(self.out / form.file(self.stem, True))
         work = ledger.work(self.stem)
         with _reading():
             state = ledger_lib.state(self.image)

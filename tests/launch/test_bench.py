@@ -151,6 +151,15 @@ def test_a_gpu_suite_without_a_gpu_is_one_line():
     assert done.stderr.startswith("error: the gpu suite needs a GPU")
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("torch") is not None, reason="PyTorch is there"
+)
+def test_without_the_peer_it_says_what_to_install():
+    done = run_bench("--only=predict_vs_stardist", "--tiny")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: PyTorch, the peer, is not installed")
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_both_sides_train_the_same_network(tmp_path, architecture):
     peer = torch_part("torch_peer")

@@ -321,12 +321,17 @@ def test_a_full_disk_ends_the_run_and_keeps_the_record(
 
 
 def test_labels_never_replace_an_image(tmp_path, tiny, by_strips):
-    """The input lies in the folder of the results, under their name."""
+    """The input lies in the folder of the results, under their name; it is
+    said before the network has worked on it."""
     path = draw(tmp_path / "a.zarr")
-    use = predictor.Predictor(tiny, engine="jax")
+    batches = []
+    use = predictor.Predictor(
+        tiny, engine="jax", on_batch=lambda: batches.append(1)
+    )
     before = predictor.as_pixels(path)
     with pytest.raises(config.UserError, match="not replaced"):
         run(path, tmp_path, use, ("omezarr",))
+    assert not batches
     np.testing.assert_array_equal(predictor.as_pixels(path), before)
     out = tmp_path / "out"
     assert run(tmp_path, out, use, ("omezarr",)).n_done == 1
