@@ -34,12 +34,16 @@ __version__ = "0.1.0"
 ZOO = pathlib.Path(__file__).parent / "zoo"
 
 
-def load(name: str | pathlib.Path, **settings: typing.Any) -> "Predictor":
+def load(
+    name: str | pathlib.Path, *, engine: str = "auto", **settings: typing.Any
+) -> "Predictor":
     """The predictor of a model.
 
     Parameters
     ----------
     name : what `find_all` takes; several models are one, their mean.
+    engine : what runs the network: auto, jax, onnx or openvino. The graph that
+        the last two need is made once and kept in the bundle.
     settings : fields of `config.Predict` to change, as `tta=8`.
 
     Raises
@@ -51,10 +55,14 @@ def load(name: str | pathlib.Path, **settings: typing.Any) -> "Predictor":
     from seg import config
     from seg.predict import bundle, predictor
 
-    found, *others = map(bundle.load, find_all(name))
+    folders = find_all(name)
+    found, *others = map(bundle.load, folders)
     changes = {f"predict.{field}": value for field, value in settings.items()}
     predict = config.replace(found.config, changes).predict
-    return predictor.Predictor(found, predict, others=others)
+    use = predictor.Predictor(found, predict, engine=engine, others=others)
+    for folder, used in zip(folders, use.bundles, strict=True):
+        bundle.keep(folder, used)
+    return use
 
 
 def find_all(name: str | pathlib.Path) -> list[pathlib.Path]:

@@ -233,6 +233,21 @@ def test_load_takes_folders_workdirs_and_settings(tiny, tmp_path):
         seg.load("run", tto=4)
 
 
+def test_load_keeps_the_graph_it_had_to_make(tiny, tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder = bundle.save(tiny, tmp_path / "run" / "bundle")
+    assert bundle.GRAPH not in bundle.load(folder).exports
+    use = seg.load("run", engine="onnx")
+    assert use._engine.name == "onnx"
+    kept = bundle.load(folder).exports[bundle.GRAPH]
+    assert kept == use.bundle.exports[bundle.GRAPH]
+    again = seg.load("run", engine="onnx")
+    image = grey(40, 50)
+    np.testing.assert_array_equal(
+        use.probabilities(image), again.probabilities(image)
+    )
+
+
 def test_load_takes_names_of_the_zoo(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(seg, "ZOO", tmp_path / "zoo")
     bundle.save(tiny, tmp_path / "zoo" / "nuclei")

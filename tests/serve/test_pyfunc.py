@@ -46,13 +46,15 @@ def logged(run, monkeypatch):
     return run
 
 
-def test_the_model_in_mlflow_predicts_what_the_bundle_predicts(logged):
+def test_the_model_in_mlflow_predicts_what_the_bundle_predicts(
+    logged, tmp_path
+):
     tracker, path, _ = logged
     model = mlflow.pyfunc.load_model(f"runs:/{tracker.run_id}/model")
     images = np.random.default_rng(0).uniform(0, 255, (2, 40, 33, 1))
     labels = model.predict(images.astype(np.float32))
     assert labels.dtype == np.int32 and labels.shape == (2, 40, 33)
-    predictor = seg.load(path)
+    predictor = seg.load(shutil.copytree(path, tmp_path / "own"))
     for image, found in zip(images, labels, strict=True):
         expected = predictor(image.astype(np.float32)).labels
         np.testing.assert_array_equal(found, expected)
