@@ -23,9 +23,11 @@ class Segmenter(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Reads the bundle, which checks its sha256."""
-        import seg
+        from seg.predict import bundle, predictor
 
-        self._predictor = seg.load(context.artifacts["bundle"])
+        # not seg.load, which keeps a graph there: the folder is MLflow's
+        found = bundle.load(context.artifacts["bundle"])
+        self._predictor = predictor.Predictor(found)
 
     def predict(
         self,
