@@ -2,9 +2,10 @@
 
 OpenVINO computes in bfloat16 where the processor does (AMX or AVX-512) and the
 result agrees: a drawn image is computed in both ways, and where more than one
-pixel in a thousand would change sides, float32 stays. It is always the same
-image, so that a model computes in one type, whatever it segments, and an
-interrupted run goes on in the type in which it began.
+pixel in a thousand would change sides or a probability by more than .05,
+float32 stays. It is always the same image, so that a model computes in one
+type, whatever it segments, and an interrupted run goes on in the type in which
+it began.
 """
 
 import logging
@@ -21,6 +22,7 @@ from seg.predict import engine
 
 _LOG = logging.getLogger(__name__)
 _CHANGED = 1e-3  # share of the pixels whose class bfloat16 may change
+_FAR = 0.05  # and how far a probability may move
 _PROBE = config.Synthetic(height=256, width=256, n_objects=30, diameter=24.0)
 
 
@@ -126,11 +128,14 @@ class OpenVino(_Graph):
         half, full = (self._run(*tiles, dtype) for dtype in ("bf16", "f32"))
         self._compiled.clear()
         changed = (_classes(half) != _classes(full)).mean()
-        if changed <= _CHANGED:
+        far = np.abs(half - full).max()
+        if changed <= _CHANGED and far <= _FAR:
             return "bf16"
         _LOG.debug(
-            "bfloat16 changes %.2g %% of the pixels; float32 it is",
+            "bfloat16 changes %.2g %% of the pixels, and probabilities by "
+            "%.2g; float32 it is",
             100 * changed,
+            far,
         )
         return "f32"
 
