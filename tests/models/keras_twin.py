@@ -18,9 +18,7 @@ from flax import nnx
 from seg import config, models
 
 L = keras.layers
-# What runs once need not run fast; it compiles in half the time. Not so where
-# a network learns: a maximum, computed twice, then differs in its last digit,
-# and its gradient is 0 / 0.
+# What runs once need not run fast; it compiles in half the time.
 FAST = {"xla_backend_optimization_level": 0}
 
 
