@@ -17,6 +17,7 @@ def get_config() -> config.Config:
     changes = {
         "model.norm": "batch", "data.normalize": "invert + percentile",
         "data.per_image": 2, "data.gap": 2, "predict.gap": 2,
+        "data.spacing": "least", "predict.spacing": "least",
         "predict.overlap": 0.25, "predict.blend": "cosine",
         "loss.terms": "cross_entropy + dice", "optim.learning_rate": 1e-3,
         "optim.schedule": "cosine", "optim.ema": 0.99, "train.augment": True,
@@ -36,6 +37,6 @@ def as_published() -> config.Config:
             name="adam", learning_rate=1e-4, schedule="constant",
             warmup_frac=0.0, clip_norm=0.0),
         train=config.Train(batch_size=20, steps=3500, augment=False),
-        predict=config.Predict(overlap=0.0, blend="last"),
+        predict=config.Predict(overlap=0.0, spacing="ceil", blend="last"),
         track=config.Track(experiment="dsb2018"),
     )  # fmt: skip

@@ -16,6 +16,7 @@ from seg import config
 
 def get_config() -> config.Config:
     changes = {
+        "optim.rates": (),
         "data.resize": 0, "data.per_image": 2, "data.gap": 2,
         "data.normalize": "range", "loss.terms": "cross_entropy + dice",
         "optim.schedule": "cosine", "optim.ema": 0.99,
@@ -34,7 +35,8 @@ def as_published() -> config.Config:
             resize=128, tile=128, overlap=0.0),
         loss=config.Loss(terms="cross_entropy"),
         optim=config.Optim(
-            name="adam", schedule="constant", warmup_frac=0.0, clip_norm=0.0),
+            name="adam", schedule="constant", warmup_frac=0.0, clip_norm=0.0,
+            rates=("encoder=0",)),
         train=config.Train(
             batch_size=16, epochs=100, patience=5, monitor="val/loss",
             augment=False),

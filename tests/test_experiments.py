@@ -111,7 +111,8 @@ PUBLISHED = {
         "data.invert_above": 80.0, "loss.terms": "binary_cross_entropy",
         "optim.name": "adam", "optim.learning_rate": 1e-4,
         "train.batch_size": 20, "train.steps": 3500, "train.augment": False,
-        "predict.blend": "last", "predict.threshold": 0.5,
+        "predict.spacing": "ceil", "predict.blend": "last",
+        "predict.threshold": 0.5,
     },
     "microscale_lovasz": _PLAIN | {
         "model.name": "xception_unet", "model.n_classes": 3,

@@ -13,24 +13,25 @@ from collections.abc import Iterable
 from seg import config as config_lib
 from seg import flags as seg_flags
 
+_MANY = 1_000_000  # steps
+
 
 def check(config: config_lib.Config) -> None:
     """Raises ConfigError where a training of this config would not begin."""
-    from flax import nnx
+    from seg.train import optim, step, validate
 
-    from seg import models
-    from seg.train import losses, optim, parts
-
-    network = nnx.eval_shape(lambda: models.build(config.model, nnx.Rngs(0)))
-    losses.check_terms(config.loss, config.model.n_classes)
-    optim.build(config.optim, 100)
-    rates = parts.parse(config.optim.rates)
-    parts.check(rates, nnx.state(network, nnx.Param))
+    step.check(config)
+    # how many steps epochs are, the data will say
+    optim.build(config.optim, config.train.steps or _MANY)
+    validate.check_monitor(config)
 
 
 def check_all(configs: Iterable[config_lib.Config]) -> None:
     """As `check`, of each distinct one."""
-    seen = {(c.model, c.loss, c.optim): c for c in configs}
+    seen = {
+        (c.model, c.loss, c.optim, c.classes, c.data.tile, c.train): c
+        for c in configs
+    }
     for config in seen.values():
         check(config)
 

@@ -25,10 +25,12 @@ from typing import Any
 
 from seg import config as config_lib
 from seg import flags as seg_flags
+from seg import locks
 from seg.images import write
 from seg.train import tracking
 
 _PR_SET_PDEATHSIG = 1
+_PAUSE_S = 0.5  # between two looks whether a workdir is free
 _FAILURES = 2  # after which a job is not tried again
 _libc = ctypes.CDLL(None)
 
@@ -142,6 +144,7 @@ def run(job: Job, children: Children, env: dict[str, str]) -> str:
             state.minutes[stage] = 0.0
         if stage in state.minutes:
             continue
+        _wait_for_orphan(job, children)
         began, said = time.monotonic(), _size(output)
         status = children.run(_command(job, stage), output, env)
         if status == seg_flags.STOPPED or (status and children.stopped):
@@ -157,6 +160,20 @@ def run(job: Job, children: Children, env: dict[str, str]) -> str:
         state.why = ""
         job.write(state)
     return "done"
+
+
+def _wait_for_orphan(job: Job, children: Children) -> None:
+    """Until a training has ended whose sweep was killed.
+
+    It was asked to end with its parent, and does so after the step it is in,
+    or what it compiles; until then it holds the workdir.
+    """
+    while (job.folder / "lock").exists() and not children.stopped:
+        try:
+            with locks.held(job.folder / "lock", wait=False):
+                return
+        except locks.BusyError:
+            time.sleep(_PAUSE_S)
 
 
 def bundle(job: Job) -> pathlib.Path:

@@ -63,6 +63,11 @@ class Predict:
     overlap: float = knob(
         0.25, "least overlap of two windows, share of a side", BELOW_ONE
     )
+    spacing: str = knob(
+        "least",
+        "windows lie evenly, as the tiles of data.spacing do",
+        ("least", "ceil"),
+    )
     blend: str = knob(
         "cosine",
         "where windows overlap: cosine = averaged, less towards a border; "

@@ -66,9 +66,15 @@ class Loss:
         "dice, generalized_dice, log_cosh_dice, tversky, focal_tversky, "
         "lovasz_softmax, lovasz_hinge, lovasz_symmetric, lovasz_sigmoid",
     )
-    per_image: bool = knob(False, "Lovasz and Dice by image, then averaged")
+    per_image: bool = knob(
+        False,
+        "Lovasz and Dice by image, then averaged; see loss.classes for images "
+        "without objects",
+    )
     classes: str = knob(
-        "present", "classes of Lovasz and Dice: present, all, or as '1,2'"
+        "present",
+        "classes of Lovasz and Dice: all, as '1,2', or present = those in the "
+        "batch (per_image: the image), so that without objects they are 0",
     )
     class_weights: tuple[float, ...] = knob(
         (), "weight of each class in the cross entropies; empty = equal"

@@ -236,7 +236,8 @@ class Predictor:
         **kwargs: Any,
     ) -> Iterator[tuple[int, np.ndarray]]:
         predict = self.config.predict
-        n = predict.tta * len(tiles.windows(shape, window, predict.overlap))
+        windows = tiles.windows(shape, window, predict.overlap, predict.spacing)
+        n = predict.tta * len(windows)
 
         def run(batch: np.ndarray) -> np.ndarray:
             self._on_batch()
@@ -252,6 +253,7 @@ class Predictor:
             batch_size=min(predict.batch_size, 1 << (n - 1).bit_length()),
             tta=predict.tta,
             blend=predict.blend,
+            spacing=predict.spacing,
             **kwargs,
         )
 

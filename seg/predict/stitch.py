@@ -43,6 +43,7 @@ def stitch(
     batch_size: int,
     tta: int = 1,
     blend: str = "cosine",
+    spacing: str = "least",
 ) -> np.ndarray:
     """Runs a network over an image of any size.
 
@@ -56,6 +57,7 @@ def stitch(
     tta : views of a window that are averaged: 1, 2 (mirrored), 4 (turned) or
         8 (both).
     blend : "cosine", "mean" or "last".
+    spacing : of the windows, as in `tiles.starts`.
 
     Returns
     -------
@@ -71,6 +73,7 @@ def stitch(
         batch_size=batch_size,
         tta=tta,
         blend=blend,
+        spacing=spacing,
     )
     return collect(stream, shape)
 
@@ -97,6 +100,7 @@ def strips(
     batch_size: int,
     tta: int = 1,
     blend: str = "cosine",
+    spacing: str = "least",
     start: int = 0,
     by_rows: bool = False,
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -108,8 +112,8 @@ def strips(
     no batch has windows of two rows, so that a strip is the same to the bit
     wherever the stream starts. The other arguments are those of `stitch`.
     """
-    tops = tiles.starts(shape[0], window, overlap)
-    lefts = tiles.starts(shape[1], window, overlap)
+    tops = tiles.starts(shape[0], window, overlap, spacing)
+    lefts = tiles.starts(shape[1], window, overlap, spacing)
     first = tops[np.searchsorted(tops, start, "right") - 1]
     tops = tops[tops + window > first]  # what reaches into the first strip
     cut = (_cut(rows, shape, window, top, lefts) for top in tops)

@@ -6,7 +6,7 @@ import pathlib
 
 from seg import config as config_lib
 from seg.predict import bundle
-from seg.train import checkpoint, step
+from seg.train import checkpoint, parts, step
 
 RECORD = "encoder_sha256"  # in a workdir: the file that it started from
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def start(
     resumes = checkpoints.latest() is not None
     if not path:
         if "encoder" in state["params"] and not resumes:
+            _check_it_learns(config)
             _log.info(
                 "%s: its encoder trains from scratch; model.encoder=FILE "
                 "starts it from ImageNet's weights",
@@ -48,3 +49,11 @@ def start(
     if not resumes:
         _log.info("the encoder starts from %s, sha256 %s", path, sha256)
     return step.started(state, network), before or sha256
+
+
+def _check_it_learns(config: config_lib.Config) -> None:
+    if not parts.factor(parts.parse(config.optim.rates), "encoder"):
+        raise config_lib.ConfigError(
+            "optim.rates freeze the encoder at weights of chance; give "
+            "--model.encoder=FILE.h5, or --optim.rates= to train it"
+        )

@@ -155,6 +155,11 @@ def train(job: Job) -> Course:
                             job.n_steps,
                         )
                         finished = True
+                        if job.config.optim.swa and not course.averaged:
+                            _log.warning(
+                                "optim.swa had not begun: no weights are "
+                                "averaged; train.patience=0 lets it"
+                            )
                     if not finished:
                         save(best)
                 if finished:
@@ -217,7 +222,8 @@ def _validate(
         raise config_lib.ConfigError(
             config_lib.unknown("train.monitor", knobs.monitor, values)
         )
-    value = float(values[knobs.monitor])
+    # devices of two hosts may differ in the last digit
+    value = mesh.of_first(float(values[knobs.monitor]))
     spent = {
         "perf/validation_s": seconds,
         "perf/peak_memory_mib": meter_lib.peak_memory_mib(),

@@ -110,6 +110,17 @@ def by_first(act: Callable[[], None]) -> None:
         raise error
 
 
+def of_first(value: float) -> float:
+    """Process 0's value, for what all of them decide by it."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    bits = np.frombuffer(np.float64(value).tobytes(), np.uint32)
+    bits = np.asarray(multihost_utils.broadcast_one_to_all(bits))
+    return float(np.frombuffer(bits.tobytes(), np.float64)[0])
+
+
 def make() -> jax.sharding.Mesh:
     """The mesh over all devices."""
     # Explicit axes fail in the gradients of sort and of reshapes.

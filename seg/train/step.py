@@ -47,18 +47,14 @@ def create(
     Raises ConfigError where loss and classes, batch and devices, tile and
     network, or rates and network do not fit.
     """
-    losses.check_terms(config.loss, config.model.n_classes)
+    network = check(config)
     if config.train.batch_size % devices.size:
         raise config_lib.ConfigError(
             f"train.batch_size={config.train.batch_size} cannot be divided "
             f"over {devices.size} devices; choose a multiple of {devices.size}"
         )
     tx = optim.build(config.optim, n_steps)
-    network = _abstract(config)
-    _check_tile(config.data.tile, network.stride)
-    rates = parts.parse(config.optim.rates)
-    parts.check(rates, nnx.state(network, nnx.Param))
-    frozen = parts.is_frozen(rates)
+    frozen = parts.is_frozen(parts.parse(config.optim.rates))
     everywhere = mesh.replicated(devices)
 
     def fresh() -> State:
@@ -98,6 +94,19 @@ def create(
         out_shardings=everywhere,
     )
     return state, step
+
+
+def check(config: config_lib.Config) -> nnx.Module:
+    """The network without numbers, where tile, loss and rates fit it.
+
+    Its frozen parts are in prediction mode. Raises ConfigError.
+    """
+    losses.check_terms(config.loss, config.model.n_classes)
+    network = _abstract(config)
+    _check_tile(config.data.tile, network.stride)
+    rates = parts.parse(config.optim.rates)
+    parts.check(rates, nnx.state(network, nnx.Param))
+    return network
 
 
 def create_measure(

@@ -24,7 +24,9 @@ def on_images(
     """
     if not data.n("val"):
         return None
-    _check_monitor(config, data)
+    val = (data.read("val", i) for i in range(data.n("val")))
+    with_objects = (r for r in val if r["labels"] is not None)
+    check_monitor(config, next(with_objects, data.read("val", 0)))
 
     def evaluate(
         state: step.State, check: Callable[[], None]
@@ -78,17 +80,23 @@ def _speed(n_pixels: list[int], seconds: list[float]) -> float:
     return float(total) / 1e6
 
 
-def _check_monitor(config: config_lib.Config, data: records.Records) -> None:
-    """Raises ConfigError for a monitor that no validation will give."""
-    val = (data.read("val", i) for i in range(data.n("val")))
-    first = next((r for r in val if r["labels"] is not None), None)
-    first = first or data.read("val", 0)
-    shape = first["classes"].shape
+def check_monitor(
+    config: config_lib.Config, record: records.Record | None = None
+) -> None:
+    """Raises ConfigError for a monitor that no validation will give.
+
+    Of records like this one; None: of any.
+    """
+    record = record or {
+        "id": "", "group": "", "classes": np.zeros((8, 8), np.uint8),
+        "labels": np.zeros((8, 8), np.int32),
+    }  # fmt: skip
+    shape = record["classes"].shape
     nothing = predictor.Segmentation(
         np.zeros(shape, np.uint8), np.zeros(shape, np.int32), predictor.Table()
     )
     found = report.evaluate(
-        lambda _: nothing, [first], config.classes, "val", intervals=False
+        lambda _: nothing, [record], config.classes, "val", intervals=False
     )
     names = [*found.metrics, "val/loss"]
     if config.train.monitor not in names:

@@ -33,6 +33,8 @@ GIVEN = (
         (["--target=gpu-1", "--modle.width=8"], "did you mean model.width"),
         (["--target=gpu-1", "--model.name=unett"], "did you mean unet"),
         (["--target=gpu-1", "--loss.terms=dise"], "dise"),
+        (["--target=gpu-1", "--data.tile=100"], "choose 96 or 104"),
+        (["--target=gpu-1", "--train.monitor=val/dise"], "mean val/dice"),
         (["--target=gpu-8", "--train.batch_size=12"], "a multiple, as 16"),
         (["--target=gpu-8", "--nodes=2"], "the 16 devices"),
         (["--target=tpu-v5e-16", "--nodes=2"], "choose a larger target"),
@@ -62,6 +64,12 @@ def test_what_cannot_run_there_is_refused_here(launch, words, message):
     assert (status, out) == (2, "")
     assert err.startswith("error: ") and err.count("\n") == 1
     assert message in err
+
+
+def test_as_many_cycles_as_the_steps_allow_are_planned(launch):
+    words = ["--target=gpu-1", "--optim.cycles=19"]
+    status, _, err = launch("cloud.__main__", *GIVEN, *words)
+    assert (status, err) == (0, "")
 
 
 def test_every_trial_of_a_sweep_is_tried_before_a_host_is_rented(

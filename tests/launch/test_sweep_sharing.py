@@ -1,5 +1,6 @@
 """Who does which trial of a sweep, once, and in which processes."""
 
+import contextlib
 import pathlib
 import shutil
 import signal
@@ -13,7 +14,7 @@ import pytest
 from PIL import Image
 
 from launch.sweep import report, results, share, work
-from seg import config
+from seg import config, locks
 from seg.data import layouts, places, records
 from tests.launch import sweep_cases
 
@@ -282,6 +283,30 @@ work.Children().run([sys.executable, "-c", child], pathlib.Path("log"), {})
             break
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_what_outlived_a_killed_sweep_is_waited_for(tmp_path, monkeypatch):
+    ran, pause = [], time.sleep
+    (job, *_) = sweep_cases.opened(tmp_path).jobs()
+    job.folder.mkdir(parents=True)
+    orphan = contextlib.ExitStack()
+    orphan.enter_context(locks.held(job.folder / "lock"))
+
+    def waited(seconds):
+        assert not ran
+        orphan.close()
+        pause(0)
+
+    def run(children, argv, output, env):
+        with locks.held(job.folder / "lock", wait=False):
+            ran.append(argv)
+        return 2  # one stage is enough
+
+    monkeypatch.setattr(work.time, "sleep", waited)
+    monkeypatch.setattr(work.Children, "run", run)
+    (job.folder / "output.txt").touch()
+    work.run(job, work.Children(), {})
+    assert len(ran) == 1
 
 
 def test_why_a_process_failed_is_one_line(tmp_path):

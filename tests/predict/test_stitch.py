@@ -101,6 +101,24 @@ def test_windows_are_averaged_alike_or_the_last_one_stays(blend):
     np.testing.assert_allclose(found, total / norm, rtol=1e-6)
 
 
+def test_windows_are_spaced_as_asked():
+    seen = []
+
+    def network(batch):
+        seen.append(len(batch))
+        return batch
+
+    image = noise(40, 32, 1)
+    for spacing in ("least", "ceil"):
+        seen.clear()
+        found = stitch.stitch(
+            image, network, window=16, overlap=0, batch_size=1, spacing=spacing
+        )
+        np.testing.assert_array_equal(found, image)
+        windows = tiles.windows((40, 32), 16, 0, spacing)
+        assert len(seen) == len(windows) == {"least": 6, "ceil": 12}[spacing]
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (2, 3), (7, 16), (9, 30)])
 def test_short_axes_are_continued_by_reflection(shape):
     image, window, seen = noise(*shape, 1), 16, []
