@@ -65,7 +65,7 @@ def predict(inputs: list[str]) -> int:
     settings = {
         "seg": seg.__version__,
         "model": ensemble.digest(models),
-        "engine": engine.choose(FLAGS.engine),
+        "engine": engine.identity(FLAGS.engine),
         "predict": dataclasses.asdict(config.predict),
     }
     with stop.Signals() as signals:
@@ -224,14 +224,15 @@ def export(inputs: list[str]) -> None:
             config_lib.unknown("format", FLAGS.format, export_lib.FORMATS)
         )
     file, make = export_lib.FORMATS[FLAGS.format]
-    content = make(bundle.load(folder))
+    found = bundle.load(folder)
+    content = make(found)
     if FLAGS.out:
         target = pathlib.Path(FLAGS.out)
         with write.whole(target) as temporary:
             temporary.write_bytes(content)
     else:
         target = folder / file
-        bundle.add_files(folder, {file: content})
+        bundle.add_files(folder, found, {file: content})
     print(target)
 
 

@@ -3,12 +3,17 @@
 import os
 import pathlib
 import platform
+import re
+import subprocess
 import sys
+import zlib
 
 # XLA's own CPU convolutions take twice as long; the flag hands them to YNNPACK.
-# An unknown flag aborts the process, so it is set for the versions tried.
+# An unknown flag aborts the process, so one of its own tries it first where
+# the version of jaxlib is none of those that are known to take it.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
 _CPU_VERSIONS = ("0.10.",)
+_TRY = "import jax; jax.devices('cpu')"
 
 # A step takes a gigabyte from the system and gives it back, in 170,000 pages
 # of 4 KiB: half a second of 2.5 (U-Net of 7.76 M parameters, 4 tiles of
@@ -62,8 +67,11 @@ def configure(deterministic: bool = False) -> None:
     """
     import jaxlib
 
-    flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib.__version__.startswith(_CPU_VERSIONS):
+    flags = os.environ.get("XLA_FLAGS", "").strip()
+    if flags and not flags.startswith("--"):  # a file of flags
+        enable_cache()
+        return
+    if jaxlib.__version__.startswith(_CPU_VERSIONS) or _takes(_CPU_FLAG):
         flags = _with(flags, _CPU_FLAG)
     if deterministic:
         flags = _with(flags, "--xla_gpu_deterministic_ops=true")
@@ -76,22 +84,43 @@ def _with(flags: str, flag: str) -> str:
     return flags if flag.split("=")[0] in names else f"{flags} {flag}"
 
 
+def _takes(flag: str) -> bool:
+    """Whether this jaxlib knows a flag; found out by a second process."""
+    environment = os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", _TRY]
+    done = subprocess.run(command, env=environment, capture_output=True)
+    return done.returncode == 0
+
+
 def enable_cache() -> None:
     """Keeps compiled programs in ~/.cache/seg/jax, if that can be written.
 
+    Processors of one kind share a folder there: a program of another could
+    end the process. It grows until somebody removes it.
     JAX_COMPILATION_CACHE_DIR names another folder, XDG_CACHE_HOME another
     place for caches.
     """
     import jax
 
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if jax.config.jax_compilation_cache_dir:
         return
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = pathlib.Path(home).expanduser() / "seg" / "jax"
     try:
+        folder = pathlib.Path(home).expanduser() / "seg" / "jax" / _processor()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _processor() -> str:
+    """A name of what the processor can do."""
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    can = re.findall(r"^(?:flags|Features)\s*:.*", text, re.MULTILINE)[:1]
+    return f"{platform.machine()}-{zlib.crc32(''.join(can).encode()):08x}"

@@ -50,13 +50,27 @@ def test_configuring_twice_is_configuring_once(monkeypatch):
 
 
 @pytest.mark.parametrize("version", ["0.9.2", "0.11.0", "0.100.0"])
-def test_an_untried_jaxlib_gets_no_flag_that_could_abort_it(
-    monkeypatch, version
+@pytest.mark.parametrize("takes", [True, False])
+def test_an_untried_jaxlib_gets_no_flag_that_aborts_it(
+    monkeypatch, version, takes
 ):
-    assert flags_after(monkeypatch, None, version) == []
+    monkeypatch.setattr(compiler, "_takes", lambda flag: takes)
+    found = flags_after(monkeypatch, None, version)
+    assert [flag.split("=")[0] for flag in found] == [YNN] * takes
+
+
+def test_what_jaxlib_takes_is_found_out():
+    assert compiler._takes(compiler._CPU_FLAG)
+    assert not compiler._takes("--xla_no_such_flag=1")
+
+
+def test_a_file_of_flags_is_left_alone(monkeypatch, tmp_path):
+    file = str(tmp_path / "flags")
+    assert flags_after(monkeypatch, file, deterministic=True) == [file]
 
 
 def test_determinism_is_asked_for(monkeypatch):
+    monkeypatch.setattr(compiler, "_takes", lambda flag: False)
     found = flags_after(monkeypatch, None, "0.11.0", deterministic=True)
     assert found == ["--xla_gpu_deterministic_ops=true"]
 
@@ -64,8 +78,8 @@ def test_determinism_is_asked_for(monkeypatch):
 @pytest.mark.parametrize(
     "place, wanted",
     [
-        ({"XDG_CACHE_HOME": "{}/xdg"}, "{}/xdg/seg/jax"),
-        ({"XDG_CACHE_HOME": "", "HOME": "{}/me"}, "{}/me/.cache/seg/jax"),
+        ({"XDG_CACHE_HOME": "{}/xdg"}, "{}/xdg/seg/jax/"),
+        ({"XDG_CACHE_HOME": "", "HOME": "{}/me"}, "{}/me/.cache/seg/jax/"),
         ({"XDG_CACHE_HOME": "/dev/null"}, "None"),
     ],
 )
@@ -79,7 +93,21 @@ def test_where_programs_are_kept(tmp_path, monkeypatch, place, wanted):
         found = jax.config.jax_compilation_cache_dir
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
+    if found:
+        found = found.removesuffix(compiler._processor())
     assert str(found) == wanted.format(tmp_path)
+
+
+def test_jaxs_own_variable_says_what_is_worth_keeping(monkeypatch):
+    name = "jax_persistent_cache_min_compile_time_secs"
+    monkeypatch.setenv(name.upper(), "7")
+    before = getattr(jax.config, name)
+    try:
+        jax.config.update(name, 7.0)  # as JAX does when it starts
+        compiler.enable_cache()
+        assert getattr(jax.config, name) == 7.0
+    finally:
+        jax.config.update(name, before)
 
 
 def test_the_cache_of_the_environment_wins(monkeypatch, tmp_path):

@@ -10,14 +10,17 @@ and holds no pickle.
 Weights are flat: "down/0/conv1/kernel" -> array, the paths of `nnx.state`.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,7 @@ from seg.predict import tensors
 FORMAT = 1
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 GRAPH, PROGRAM = "model.onnx", "program.stablehlo"
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,24 +157,55 @@ def save(
         name: _halved(array) if half else array
         for name, array in bundle.weights.items()
     }
-    return _write(bundle, {WEIGHTS: tensors.dump(weights)}, folder)
+    with _alone(folder):
+        return _write(bundle, {WEIGHTS: tensors.dump(weights)}, folder)
 
 
 def add_files(
-    folder: str | os.PathLike, files: Mapping[str, bytes]
+    folder: str | os.PathLike, bundle: Bundle, files: Mapping[str, bytes]
 ) -> pathlib.Path:
-    """Adds files (an export, say) to the bundle in a folder, by name."""
-    found = load(folder)
-    weights = (pathlib.Path(folder) / WEIGHTS).read_bytes()
-    contents = {WEIGHTS: weights, **found.exports, **files}
-    return _write(found, contents, folder)
+    """Adds files made from a bundle (an export, say) to it in its folder.
+
+    Raises UserError where the folder holds another model by now, as it does
+    when a training has found a better one.
+    """
+    with _alone(folder):
+        found = load(folder)
+        if digest(found) != digest(bundle):
+            raise config_lib.UserError(
+                f"{folder} holds another model than when this began; run it "
+                "again"
+            )
+        weights = (pathlib.Path(folder) / WEIGHTS).read_bytes()
+        contents = {WEIGHTS: weights, **found.exports, **files}
+        return _write(found, contents, folder)
 
 
 def keep(folder: str | os.PathLike, bundle: Bundle) -> None:
     """Adds to the bundle in a folder the exports it has not, if it can."""
-    missing = bundle.exports.keys() - load(folder).exports.keys()
-    if missing and os.access(folder, os.W_OK):
-        add_files(folder, {name: bundle.exports[name] for name in missing})
+    try:
+        missing = bundle.exports.keys() - load(folder).exports.keys()
+        new = {name: bundle.exports[name] for name in missing}
+        if new and os.access(folder, os.W_OK):
+            add_files(folder, bundle, new)
+    except config_lib.UserError as error:  # it is needed again, that is all
+        _LOG.info("what was made for %s is not kept: %s", folder, error)
+
+
+@contextlib.contextmanager
+def _alone(folder: str | os.PathLike) -> Iterator[None]:
+    """Waits for other processes that write a bundle beside this one.
+
+    They lock the folder around it itself, so that nothing is left behind.
+    """
+    parent = pathlib.Path(folder).resolve().parent
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(parent, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
 
 
 def _halved(array: np.ndarray) -> np.ndarray:

@@ -1,12 +1,14 @@
 """Claims about bundles: whole, checked, the same model back."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
 import pickletools
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -197,13 +199,54 @@ def test_a_full_disk_leaves_the_old_bundle(tiny, tmp_path):
 
 def test_files_are_added_and_checked_as_the_others(tiny, tmp_path):
     folder = bundle.save(tiny, tmp_path / "model")
-    bundle.add_files(folder, {"program.stablehlo": b"abc"})
+    bundle.add_files(folder, tiny, {"program.stablehlo": b"abc"})
     same_weights(bundle.load(folder).weights, tiny.weights)
     (folder / "program.stablehlo").write_bytes(b"abd")
     with pytest.raises(
         config.UserError, match=r"program\.stablehlo is damaged"
     ):
         bundle.load(folder)
+
+
+def test_what_was_made_of_an_older_model_is_not_added(
+    tiny, make_bundle, tmp_path, caplog
+):
+    caplog.set_level("INFO", logger=bundle.__name__)
+    folder = bundle.save(make_bundle(seed=1), tmp_path / "model")
+    older = dataclasses.replace(tiny, exports={bundle.GRAPH: b"abc"})
+    bundle.keep(folder, older)
+    assert "another model" in caplog.text
+    with pytest.raises(config.UserError, match="run it again"):
+        bundle.add_files(folder, older, older.exports)
+    assert not bundle.load(folder).exports
+
+
+def test_a_graph_that_cannot_be_kept_stops_nobody(tiny, tmp_path, monkeypatch):
+    folder = bundle.save(tiny, tmp_path / "model")
+
+    def busy(*_):
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(bundle.os, "replace", busy)  # as a mounted folder does
+    bundle.keep(folder, dataclasses.replace(tiny, exports={"a": b"b"}))
+    assert os.listdir(tmp_path) == ["model"]
+    assert not bundle.load(folder).exports
+
+
+def test_processes_that_keep_at_once_lose_nothing(tiny, tmp_path):
+    folder = bundle.save(tiny, tmp_path / "model")
+    names = [f"{i}.onnx" for i in range(8)]
+    threads = [
+        threading.Thread(
+            target=bundle.add_files, args=(folder, tiny, {name: b"x"})
+        )
+        for name in names
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(bundle.load(folder).exports) == names
 
 
 def test_no_file_is_a_pickle(tiny, tmp_path):

@@ -1,6 +1,7 @@
 """Claims about the engines for CPUs: JAX's numbers, without JAX."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -31,7 +32,7 @@ def test_probabilities_are_those_of_jax(with_graph, name, shape):
     found = predictor.Predictor(with_graph, engine=name)
     assert found._engine.name == name
     a, b = wanted.probabilities(image), found.probabilities(image)
-    tolerance = 1e-5 if name == "onnx" else 0.05  # perhaps bfloat16
+    tolerance = 1e-5 if name == "onnx" else 0.1  # perhaps bfloat16
     np.testing.assert_allclose(b, a, atol=tolerance)
     assert a.std() > 0.01
 
@@ -44,7 +45,7 @@ def test_statistics_that_nobody_reads_do_no_harm(make_bundle, name):
         predictor.Predictor(plain, engine=engine).probabilities(image)
         for engine in ("jax", name)
     )
-    np.testing.assert_allclose(b, a, atol=0.05)
+    np.testing.assert_allclose(b, a, atol=0.1)
 
 
 def test_openvino_in_float32_is_exact(with_graph):
@@ -63,13 +64,17 @@ def any_processor(monkeypatch):
     """One with bfloat16, whose results are those of float32, or the reverse."""
     compute = graphs.OpenVino._run
 
+    def halves(found):  # weights of chance see but one class
+        return found[..., 0] > np.median(found[..., 0])
+
     def make(turned):
         def run(self, image, stats, dtype):
             found = compute(self, image, stats, "f32")
             return 1 - found if turned and dtype == "bf16" else found
 
-        monkeypatch.setattr(graphs, "_has_bfloat16", lambda: True)
+        monkeypatch.setattr(engine, "has_bfloat16", lambda: True)
         monkeypatch.setattr(graphs.OpenVino, "_run", run)
+        monkeypatch.setattr(graphs, "_classes", halves)
 
     return make
 
@@ -132,10 +137,13 @@ def test_auto_takes_what_is_installed(monkeypatch):
         return engine.choose("auto")
 
     monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.setattr(engine, "_DEVICES", [os.devnull])
     assert there() == "jax"
     assert there("onnxruntime") == "onnx"
     assert there("onnxruntime", "openvino") == "openvino"
     assert there("openvino", "jax_cuda12_plugin") == "jax"
+    monkeypatch.setattr(engine, "_DEVICES", ["/dev/no-such-thing*"])
+    assert there("openvino", "jax_cuda12_plugin") == "openvino"
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert there("openvino", "jax_cuda12_plugin") == "openvino"
     monkeypatch.setenv("JAX_PLATFORMS", "cuda,cpu")

@@ -10,8 +10,10 @@ first of openvino and onnx that is installed, else JAX. A bundle that holds the
 graph (`seg export`, or the first use of such an engine) needs JAX no more.
 """
 
+import glob
 import importlib.util
 import os
+import pathlib
 
 import numpy as np
 
@@ -22,6 +24,9 @@ MODULES = {"openvino": "openvino", "onnx": "onnxruntime"}
 # What brings an accelerator to JAX; finding out by JAX takes half a second.
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin",
             "jax_rocm60_plugin", "libtpu")  # fmt: skip
+# Where a plugin finds one: NVIDIA's, also in WSL; AMD's; TPUs.
+_DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/accel*",
+            "/dev/vfio/[0-9]*")  # fmt: skip
 
 # Windows for images smaller than the tile, as shares of the tile: few enough
 # that a folder of odd sizes compiles little, close enough that little is
@@ -104,7 +109,25 @@ def _has_accelerator() -> bool:
     platforms = os.environ.get("JAX_PLATFORMS", "")
     if platforms:
         return platforms.split(",")[0] != "cpu"
-    return any(map(installed, _PLUGINS))
+    there = any(map(glob.glob, _DEVICES))
+    return there and any(map(installed, _PLUGINS))
+
+
+def identity(name: str) -> str:
+    """What results may depend on: the engine that is chosen, and its types."""
+    name = choose(name)
+    half = name == "openvino" and has_bfloat16()
+    return f"{name}, perhaps bfloat16" if half else name
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor computes in bfloat16."""
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    flags = text.partition("flags")[2].partition("\n")[0].split()
+    return bool({"amx_bf16", "avx512_bf16"} & set(flags))
 
 
 def installed(module: str) -> bool:
