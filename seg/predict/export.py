@@ -3,7 +3,9 @@
     program(image float32 [B, H, W, C], stats float32 [B, C, S])
         -> probabilities float32 [B, H, W, K]
 
-`stats` is what `normalize.measure` finds in each whole image; the image is not
+`stats` is what `normalize.measure` finds in each whole image, by the names of
+`normalize.COLUMNS`; of these the program reads what its steps need (p1 and
+p99_8 for `percentile`), so another host may leave the rest 0. The image is not
 normalised yet: all steps of `data.normalize` are inside. B, H and W are free,
 H and W multiples of the network's stride. What makes an image fit the network,
 windows or `data.resize`, is left to the host.
@@ -12,7 +14,8 @@ windows or `data.resize`, is left to the host.
 TPU, lowered without any of them at hand, and readable for years by newer JAX:
 
     program = jax.export.deserialize(bytearray(content))
-    program.call(image, stats)
+    n = program.in_avals[1].shape[-1]  # later versions measure more columns
+    program.call(image, stats[..., :n])
 
 `onnx` makes an ONNX model of the same function, for onnxruntime, OpenVINO and
 whoever else reads it. Both are compared with the model before they are given.
@@ -30,6 +33,7 @@ from jax import export as jax_export
 
 from seg import config as config_lib
 from seg import normalize
+from seg.data import synthetic
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine
 from seg.predict.engine import xla
@@ -131,9 +135,10 @@ def _check(
     n_channels: int,
     tolerance: float,
 ) -> None:
-    """Compares two programs on noise, on the CPU."""
+    """Compares two programs on noise and on a drawn image, on the CPU."""
     shape = (2, 2 * stride, 3 * stride, n_channels)
     image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+    image[1] = _drawn(shape[1:])
     stats = np.stack([normalize.measure(plane) for plane in image])
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         difference = np.asarray(found(image, stats)) - wanted(image, stats)
@@ -143,6 +148,14 @@ def _check(
             f"the exported program differs from the model by {worst:.2g} in "
             "the probabilities; nothing was written"
         )
+
+
+def _drawn(shape: tuple[int, int, int]) -> np.ndarray:
+    h, w, _ = shape
+    spec = config_lib.Synthetic(
+        height=h, width=w, n_objects=4, diameter=max(4.0, min(h, w) / 3)
+    )
+    return np.broadcast_to(synthetic.draw(spec, 0)["image"] / 256, shape)
 
 
 FORMATS = {

@@ -8,14 +8,17 @@ never zero ("cosine"); averaged alike ("mean"); or the later window's is taken
 window is continued on both sides by reflection, as often as it takes.
 
 Rows of windows come in from the top and finished rows go out, so that beyond
-the image and the result, memory is one strip of `window` rows and a batch.
-`strips` is that stream; `stitch` collects it.
+the image and the result, memory is one strip of `window` rows and three
+batches: while one runs in a thread, the next ones are cut and those before are
+blended, or the caller uses a strip, across rows of windows. `strips` is that
+stream; `stitch` collects it.
 
 Where the windows agree about a pixel, the average is their value, bit for bit:
 the sums are float64, wide enough for products of two float32, and the division
 comes last.
 """
 
+import collections
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -32,6 +35,7 @@ _VIEWS: dict[int, list[View]] = {
     4: [(False, turns) for turns in range(4)],
     8: [(mirror, turns) for mirror in (False, True) for turns in range(4)],
 }
+_AHEAD = 3  # batches that run or wait
 
 
 def stitch(
@@ -103,6 +107,7 @@ def strips(
     spacing: str = "least",
     start: int = 0,
     by_rows: bool = False,
+    n_calls: int = 1,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (first row, float32 [h, W, K]) of finished rows, top to bottom.
 
@@ -110,17 +115,28 @@ def strips(
     `window` of them, asked for from the top down. `shape` is the image's
     (H, W). The first strip is the one that holds row `start`. With `by_rows`
     no batch has windows of two rows, so that a strip is the same to the bit
-    wherever the stream starts. The other arguments are those of `stitch`.
+    wherever the stream starts; `batch_size` is then the most, and batches are
+    as few, and as small, as a row of windows allows. `run` is called by
+    `n_calls` threads, at most `_AHEAD`; what it raises is raised here. The
+    other arguments are those of `stitch`.
     """
     tops = tiles.starts(shape[0], window, overlap, spacing)
     lefts = tiles.starts(shape[1], window, overlap, spacing)
     first = tops[np.searchsorted(tops, start, "right") - 1]
     tops = tops[tops + window > first]  # what reaches into the first strip
-    cut = (_cut(rows, shape, window, top, lefts) for top in tops)
-    batches = cut if by_rows else [itertools.chain.from_iterable(cut)]
-    outputs = itertools.chain.from_iterable(
-        _run(windows, run, batch_size, tta) for windows in batches
+    views = _VIEWS[tta]
+    cut = (
+        (_turn(tile, view) for tile in row for view in views)
+        for row in (_cut(rows, shape, window, top, lefts) for top in tops)
     )
+    if by_rows:
+        n_views = len(views) * len(lefts)
+        n_batches = -(-n_views // batch_size)
+        batch_size = -(-n_views // n_batches)
+    else:
+        cut = [itertools.chain.from_iterable(cut)]
+    batches = (batch for part in cut for batch in _batches(part, batch_size))
+    outputs = _mean(_run(batches, run, n_calls), views)
     sums = _Strip(shape, window, lefts, tops[0], blend)
     for top, below in itertools.pairwise([*tops, shape[0]]):
         for left in lefts:
@@ -214,44 +230,46 @@ def _cut(
         yield strip[:, left : left + window]
 
 
+def _batches(
+    windows: Iterator[np.ndarray], size: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yields (batch [size, ...], filled up with zeros; windows in it)."""
+    while taken := list(itertools.islice(windows, size)):
+        batch = np.zeros((size, *taken[0].shape), taken[0].dtype)
+        batch[: len(taken)] = taken
+        yield batch, len(taken)
+
+
 def _run(
-    windows: Iterable[np.ndarray],
+    batches: Iterable[tuple[np.ndarray, int]],
     run: Callable[[np.ndarray], np.ndarray],
-    batch_size: int,
-    tta: int,
+    n_calls: int,
 ) -> Iterator[np.ndarray]:
-    """Yields the network's output for each window: its views' mean."""
-    views = _VIEWS[tta]
-    seen = (_turn(tile, view) for tile in windows for view in views)
-    outputs = _run_batches(seen, run, batch_size)
+    """Yields the network's output for each window, in their order."""
+    running: collections.deque[tuple[futures.Future, int]] = collections.deque()
+    worker = futures.ThreadPoolExecutor(n_calls)
+    try:
+        for batch, n in batches:
+            running.append((worker.submit(run, batch), n))
+            if len(running) == _AHEAD:
+                done, n = running.popleft()
+                yield from np.asarray(done.result())[:n]
+        for done, n in running:
+            yield from np.asarray(done.result())[:n]
+    finally:
+        worker.shutdown(cancel_futures=True)
+
+
+def _mean(
+    outputs: Iterator[np.ndarray], views: list[View]
+) -> Iterator[np.ndarray]:
+    """Yields the mean of each window's views."""
     while turned := list(itertools.islice(outputs, len(views))):
         # float64: equal views then have exactly their value as mean.
         total = np.zeros(turned[0].shape)
         for output, view in zip(turned, views, strict=True):
             total += _turn_back(output, view)
         yield total / len(views)
-
-
-def _run_batches(
-    windows: Iterator[np.ndarray],
-    run: Callable[[np.ndarray], np.ndarray],
-    batch_size: int,
-) -> Iterator[np.ndarray]:
-    """Yields the outputs of windows.
-
-    While a batch runs, the next one is cut and the one before is blended.
-    """
-    with futures.ThreadPoolExecutor(1) as worker:
-        running: list[tuple[futures.Future, int]] = []
-        while batch := list(itertools.islice(windows, batch_size)):
-            filled = np.zeros((batch_size, *batch[0].shape), batch[0].dtype)
-            filled[: len(batch)] = batch
-            running.append((worker.submit(run, filled), len(batch)))
-            if len(running) > 1:
-                done, n = running.pop(0)
-                yield from np.asarray(done.result())[:n]
-        for done, n in running:
-            yield from np.asarray(done.result())[:n]
 
 
 def _turn(tile: np.ndarray, view: View) -> np.ndarray:

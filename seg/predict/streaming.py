@@ -12,7 +12,8 @@ import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,11 @@ def segment(
     with slide.open_slide(source, select=select) as image:
         shape = image.shape
         height = max(64, min(shape[0], _PIXELS // shape[1]))
-        classes, maps = _maps(use, image, folder, height, str(source), check)
+    n_kept = max(use.config.model.n_classes - 1, 1)
+    classes = _Coming(folder, "map", shape, np.uint8, height)
+    maps = strips_lib.Strips(
+        folder, "probability", (*shape, n_kept), np.uint16, height
+    )
 
     def probabilities(top: int, bottom: int) -> np.ndarray:
         kept = maps.get(top, bottom).astype(np.float32) / _FULL
@@ -87,7 +92,13 @@ def segment(
         background = np.maximum(1 - kept.sum(-1, keepdims=True), 0)
         return np.concatenate([background, kept], -1)
 
-    with slide.open_slide(source, select=select) as image:
+    with (
+        slide.open_slide(source, select=select) as image,
+        contextlib.closing(
+            _made(use, image, classes, maps, str(source), check)
+        ) as classes.coming,
+    ):
+        classes.get(0, 1)  # and with it the first strip of the maps
         found = slides.detect(
             classes,
             probabilities,
@@ -141,37 +152,45 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _maps(
+class _Coming(strips_lib.Strips):
+    """Strips that are put when they are first asked for, from the top down.
+
+    coming: puts one after another; the row below the last one.
+    """
+
+    coming: Iterator[int] = iter(())
+    _end = 0
+
+    def get(self, top: int, bottom: int) -> np.ndarray:
+        """As `Strips.get`; raises what `coming` raises, too."""
+        while self._end < bottom:
+            self._end = next(self.coming)
+        return super().get(top, bottom)
+
+
+def _made(
     use: "predictor.Predictor",
     image: slide.Slide,
-    folder: Path,
-    height: int,
+    classes: strips_lib.Strips,
+    maps: strips_lib.Strips,
     name: str,
     check: Callable[[], None],
-) -> tuple[strips_lib.Strips, strips_lib.Strips]:
-    """Runs the network where no strip is kept: (classes, probabilities)."""
-    n_kept = max(use.config.model.n_classes - 1, 1)
-    classes = strips_lib.Strips(folder, "map", image.shape, np.uint8, height)
-    maps = strips_lib.Strips(
-        folder, "probability", (*image.shape, n_kept), np.uint16, height
-    )
+) -> Generator[int]:
+    """Runs the network from where a strip is not kept; puts the strips.
+
+    Yields the row below those that are there, one more each time.
+    """
     kept = (classes.has(i) and maps.has(i) for i in range(len(classes)))
     first = next((i for i, has in enumerate(kept) if not has), len(classes))
+    height, n_rows = classes.height, image.shape[0]
+    yield min(first * height, n_rows)
     if first == len(classes):
-        return classes, maps
+        return
     stats = _stats(use, image, folder, height, check)
     stream = use.strips(image.rows, image.shape, stats, start=first * height)
+    strips = _ahead(_cut(stream, first, height, n_rows))
     told = 0
-    for i, strip in _cut(stream, first, height, image.shape[0]):
-        raw = blobs.classes_from(strip, use.config.predict.threshold)
-        maps.put(i, np.rint(strip[..., -n_kept:] * _FULL).astype(np.uint16))
-        classes.put(i, raw)
-        check()
-        done = 10 * (i + 1) // len(classes)
-        if done > told:
-            told = done
-            _LOG.info("%s: %d %% through the network", name, 10 * done)
-    return classes, maps
+    ...
 
 
 def _stats(

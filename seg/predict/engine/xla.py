@@ -6,6 +6,7 @@ an earlier one has compiled.
 """
 
 import logging
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,10 @@ class Xla(engine.Engine):
     model : what `models.build` or `bundle.model` gives. Its weights are taken
         as they are now; later training does not change them.
     how : of `normalize.scaling`, or a string of its steps.
+
+    Calls of `run` that are worth making at a time, by threads, are `n_calls`:
+    on an accelerator the next batch is sent while one is computed and fetched;
+    a CPU would compute both, in twice the memory.
     """
 
     name = "jax"
@@ -36,13 +41,25 @@ class Xla(engine.Engine):
         self._how = how
         self._graph, state = split(model)
         self._state = jax.device_put(state)
+        self.n_calls = 1 if jax.default_backend() == "cpu" else 2
         self._fits: dict[int, int] = {}  # window -> windows in one call
+        self._alone = threading.Lock()  # once memory is short
 
     def run(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
-        """As `Engine.run`; where memory runs out, in halves that fit."""
+        """As `Engine.run`; where memory runs out, alone, in halves that fit."""
         batch, stats = engine.as_float(batch, stats)
+        if batch.shape[1] not in self._fits:
+            try:
+                return self._call(batch, stats)
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                if not _is_memory(error):
+                    raise
+        with self._alone:
+            return self._in_parts(batch, stats)
+
+    def _in_parts(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
         window = batch.shape[1]
-        n = self._fits.get(window, len(batch))
+        n = self._fits.setdefault(window, len(batch))
         while True:
             try:
                 parts = [
