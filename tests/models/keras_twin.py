@@ -22,6 +22,11 @@ L = keras.layers
 FAST = {"xla_backend_optimization_level": 0}
 
 
+def own_width(width):
+    """A parameter of tests that take long: the width that a source has."""
+    return pytest.param(width, marks=pytest.mark.slow)
+
+
 # --------------------------------------------------------------------- ours
 class _Key:
     """In place of `nnx.Rngs`, whose counting takes most of the time."""

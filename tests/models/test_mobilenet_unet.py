@@ -44,20 +44,26 @@ def in_keras(width, n_classes):
     return base, [*decoder, head], keras.Model(base.input, head(x))
 
 
-@pytest.fixture(scope="module")
-def twins():
-    base, decoder, theirs = in_keras(4, 3)
+@functools.cache
+def make_twins(width):
+    base, decoder, theirs = in_keras(width, 3)
     twin.randomise(theirs)
-    ours = empty(in_channels=3, n_classes=3, width=4)
+    ours = empty(in_channels=3, n_classes=3, width=width)
     twin.copy_encoder(base, ours.encoder)
     layers = [layer for up in ours.up for layer in (up.conv, up.norm)]
     twin.copy_in_order(decoder, [*layers, ours.head])
     return theirs, ours
 
 
+@pytest.fixture(scope="module")
+def twins():
+    return make_twins(4)
+
+
 @pytest.mark.parametrize("size", [(32, 64), (96, 32)])
-def test_outputs_are_those_of_keras(twins, size):
-    theirs, ours = twins
+@pytest.mark.parametrize("width", [4, twin.own_width(64)])
+def test_outputs_are_those_of_keras(width, size):
+    theirs, ours = make_twins(width)
     x = twin.image(2, *size, 3)
     found = twin.forward(ours, x)["classes"]
     assert found.shape == (2, *size, 3)

@@ -44,18 +44,24 @@ def in_order(model):
     return [*layers, model.head]
 
 
-@pytest.fixture(scope="module")
-def twins():
-    theirs = in_keras(4, 1, 4)
+@functools.cache
+def make_twins(width):
+    theirs = in_keras(width, 1, 4)
     twin.randomise(theirs)
-    ours = empty(in_channels=1, n_classes=4, width=4)
+    ours = empty(in_channels=1, n_classes=4, width=width)
     twin.copy_in_order(theirs.layers, in_order(ours))
     return theirs, ours
 
 
+@pytest.fixture(scope="module")
+def twins():
+    return make_twins(4)
+
+
 @pytest.mark.parametrize("size", [(32, 64), (48, 80)])
-def test_outputs_are_those_of_keras(twins, size):
-    theirs, ours = twins
+@pytest.mark.parametrize("width", [4, twin.own_width(64)])
+def test_outputs_are_those_of_keras(width, size):
+    theirs, ours = make_twins(width)
     x = twin.image(2, *size, 1)
     found = twin.forward(ours, x)["classes"]
     assert found.shape == (2, *size, 4)

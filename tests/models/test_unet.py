@@ -70,17 +70,25 @@ def in_order(model):
 
 
 @pytest.mark.parametrize(
-    ("name", "n_channels", "rates", "up", "tail"),
+    ("name", "n_channels", "rates", "up", "tail", "width"),
     [
-        ("unet", 1, CLASSIC, classic_up, True),
-        ("unet_small", 3, SMALL, small_up, False),
+        ("unet", 1, CLASSIC, classic_up, True, 8),
+        ("unet_small", 3, SMALL, small_up, False, 8),
+        pytest.param(
+            "unet", 1, CLASSIC, classic_up, True, 64, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "unet_small", 3, SMALL, small_up, False, 16, marks=pytest.mark.slow
+        ),
     ],
 )
 @pytest.mark.parametrize("size", [(32, 64), (48, 80)])
-def test_outputs_are_those_of_keras(name, n_channels, rates, up, tail, size):
-    theirs = in_keras(8, n_channels, rates, up, tail)
+def test_outputs_are_those_of_keras(
+    name, n_channels, rates, up, tail, width, size
+):
+    theirs = in_keras(width, n_channels, rates, up, tail)
     twin.randomise(theirs, gain=2)
-    ours = twin.empty(name, in_channels=n_channels, width=8)
+    ours = twin.empty(name, in_channels=n_channels, width=width)
     twin.copy_in_order(theirs.layers, in_order(ours))
     x = twin.image(2, *size, n_channels)
     found = twin.forward(ours, x)["classes"]

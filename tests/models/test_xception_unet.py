@@ -88,20 +88,15 @@ def decoded(decode):
     return layers
 
 
-@pytest.fixture(scope="module")
-def twins():
-    base, decoder, theirs = in_keras(2, 3)
-    twin.randomise(theirs)
-    ours = empty(in_channels=3, n_classes=3, width=2)
-    twin.copy_encoder(base, ours.encoder)
-    twin.copy_in_order(decoder, decoder_in_order(ours))
-    return theirs, ours
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 64), (96, 32)])
-def test_outputs_are_those_of_keras(twins, size):
-    theirs, ours = twins
+@pytest.mark.parametrize("width", [2, 16])
+def test_outputs_are_those_of_keras(width, size):
+    base, decoder, theirs = in_keras(width, 3)
+    twin.randomise(theirs)
+    ours = empty(in_channels=3, n_classes=3, width=width)
+    twin.copy_encoder(base, ours.encoder)
+    twin.copy_in_order(decoder, decoder_in_order(ours))
     x = twin.image(2, *size, 3)
     found = twin.forward(ours, x)["classes"]
     assert found.shape == (2, *size, 3)
