@@ -9,7 +9,9 @@ The method of arXiv:1907.03576 on drawn images; its own are not public. As its
 program ran: `--experiment=$X:as_published` (the cosine never reached the
 optimiser, the averaged weights did not predict, validation tiles came from
 training images). Not repeated: Lovasz on raw values (seg's takes the softmax),
-75,000 random crops (here a grid of tiles), statistics by tile (here by image).
+75,000 random crops (here a grid of tiles), statistics by tile (here by image),
+a grey image copied to three channels, from 0 to 1 (here one, from -1 to 1 where
+--model.encoder brings ImageNet's weights, which it had).
 The paper: mean IoU .91 over background, bead and cell.
 """
 

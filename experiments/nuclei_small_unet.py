@@ -7,7 +7,7 @@ python -m launch.evaluate --experiment=$X
 
 As its source did it: `--experiment=$X:as_published` (whole images squeezed to
 128x128, no augmentation, Adam at a constant rate, 25 epochs at most). It
-published a pixel accuracy of .9676 on 10 % of the images, taken at random.
+published a pixel accuracy of .9676 on the last 10 % of its list of images.
 """
 
 from seg import config

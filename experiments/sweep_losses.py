@@ -1,4 +1,4 @@
-"""What the loss does: one small U-Net, fifteen losses, three seeds.
+"""What the loss does: one small U-Net, eighteen losses, three seeds.
 
 X=experiments/sweep_losses.py
 python -m launch.prepare --experiment=$X --data.path=dsb2018_stardist.zip
@@ -7,8 +7,9 @@ python -m launch.sweep --experiment=$X --seeds=0,1,2 --evaluate
 
 from seg import config
 
-SWEEP = {
-    "loss.terms": [
+SWEEP = [
+    {"loss.terms": terms}
+    for terms in (
         "cross_entropy",
         "dice",
         "focal",
@@ -24,8 +25,12 @@ SWEEP = {
         "cross_entropy + lovasz_hinge",
         "cross_entropy + dice + lovasz_hinge",
         "cross_entropy, from 0.5: lovasz_hinge",
-    ],
-}
+    )
+] + [
+    {"loss.terms": "cross_entropy", "loss.class_weights": [1.0, 3.0]},
+    {"loss.terms": "lovasz_hinge", "loss.hinge": "elu"},
+    {"loss.terms": "cross_entropy + lovasz_hinge", "loss.per_image": True},
+]
 
 
 def get_config() -> config.Config:
@@ -36,7 +41,7 @@ def get_config() -> config.Config:
             per_image=4),
         augment=config.Augment(scale=0.3),
         optim=config.Optim(learning_rate=2e-3, ema=0.98),
-        train=config.Train(steps=400, eval_every=100),
+        train=config.Train(steps=250, eval_every=50),
         predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="losses"),
     )  # fmt: skip

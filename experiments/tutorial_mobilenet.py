@@ -7,8 +7,10 @@ python -m launch.evaluate --experiment=$X
 
 Without --model.encoder the encoder trains from scratch. As its source did it,
 with a frozen encoder and whole images squeezed to 128x128, not augmented:
-`--experiment=$X:as_published --model.encoder=... --optim.rates=encoder=0`.
-It published a pixel accuracy of .96.
+`--experiment=$X:as_published --model.encoder=WEIGHTS.h5` (without the file add
+`--optim.rates=`). The source gave the encoder intensities from 0 to 1; seg's
+gets them from -1 to 1, as its weights expect. It published a pixel accuracy
+of .96, on 20 % of the images.
 """
 
 from seg import config

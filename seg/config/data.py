@@ -44,7 +44,8 @@ class Data:
         "percentile",
         "intensity scaling, steps as 'invert + minmax + gamma': percentile "
         "(1 to 99.8), standard, minmax and range (of the dtype) by image; "
-        "global, invert, equalize, gamma, columns, none",
+        "global, invert, equalize (in 64 parts), gamma, columns (the last), "
+        "none",
     )
     gamma: float = knob(1.2, "intensities to the power 1 / gamma", POSITIVE)
     invert_above: float = knob(
