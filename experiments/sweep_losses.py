@@ -7,26 +7,16 @@ python -m launch.sweep --experiment=$X --seeds=0,1,2 --evaluate
 
 from seg import config
 
+_TERMS = (
+    "cross_entropy", "dice", "focal", "tversky", "focal_tversky",
+    "generalized_dice", "log_cosh_dice", "boundary_cross_entropy",
+    "lovasz_sigmoid", "lovasz_hinge", "lovasz_symmetric",
+    "cross_entropy + dice", "cross_entropy + lovasz_hinge",
+    "cross_entropy + dice + lovasz_hinge",
+    "cross_entropy, from 0.5: lovasz_hinge",
+)  # fmt: skip
 SWEEP = [
-    {"loss.terms": terms}
-    for terms in (
-        "cross_entropy",
-        "dice",
-        "focal",
-        "tversky",
-        "focal_tversky",
-        "generalized_dice",
-        "log_cosh_dice",
-        "boundary_cross_entropy",
-        "lovasz_sigmoid",
-        "lovasz_hinge",
-        "lovasz_symmetric",
-        "cross_entropy + dice",
-        "cross_entropy + lovasz_hinge",
-        "cross_entropy + dice + lovasz_hinge",
-        "cross_entropy, from 0.5: lovasz_hinge",
-    )
-] + [
+    *({"loss.terms": terms} for terms in _TERMS),
     {"loss.terms": "cross_entropy", "loss.class_weights": [1.0, 3.0]},
     {"loss.terms": "lovasz_hinge", "loss.hinge": "elu"},
     {"loss.terms": "cross_entropy + lovasz_hinge", "loss.per_image": True},

@@ -11,10 +11,7 @@ momentum, cosine, averaged weights at the end.
 from seg import config
 
 _SGD = {"optim.name": "sgd", "optim.learning_rate": 0.05}
-_UNIT = {
-    "optim.name": "sgd", "optim.unit_gradients": True, "optim.clip_norm": 0.0,
-    "optim.learning_rate": 1e-2,
-}  # fmt: skip
+_UNIT = _SGD | {"optim.unit_gradients": True, "optim.learning_rate": 1e-2}
 SWEEP = [
     {"optim.name": "adamw"},
     {"optim.name": "adam", "optim.schedule": "constant"},

@@ -67,7 +67,7 @@ def test_its_docstring_holds_a_command_that_exists(experiment):
 def test_it_is_short(experiment):
     path = pathlib.Path(experiment.__file__)
     code = path.read_text().replace(experiment.__doc__, "")
-    assert len(code.splitlines()) <= 40
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
 
 
 # What the five systems did, as far as they say it: see the files' docstrings.
