@@ -25,6 +25,7 @@ class Mean(engine.Engine):
     def __init__(self, engines: Sequence[engine.Engine]):
         super().__init__(math.lcm(*(one.stride for one in engines)))
         self.name = engines[0].name
+        self.n_calls = min(one.n_calls for one in engines)
         self._engines = engines
 
     def run(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:

@@ -68,7 +68,8 @@ class Predictor:
         the model as a graph; where the bundle has none, it is made, and is in
         `Predictor.bundles`, whose first is `Predictor.bundle`.
     others : more models, whose probabilities are averaged with the first's.
-    on_batch : called before each batch of windows; may raise to stop.
+    on_batch : called before each batch of windows, by the threads that run
+        them; may raise to stop.
     """
 
     def __init__(
@@ -254,6 +255,7 @@ class Predictor:
             tta=predict.tta,
             blend=predict.blend,
             spacing=predict.spacing,
+            n_calls=self._engine.n_calls,
             **kwargs,
         )
 

@@ -4,17 +4,19 @@ The network's maps are kept on disk, strip by strip, in a folder of work: class
 and foreground probabilities (16 bits) of every pixel. What is there when a run
 begins is not computed again. `slides.detect` then finds the objects; they are
 those that `Predictor` finds in the whole image, and so are their tables but
-for the mean probability, which is within 1e-5.
+for the mean probability, which is within 1e-5. While a strip is written and its
+components are labelled, a thread makes the next one.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +30,7 @@ Path = pathlib.Path
 _LOG = logging.getLogger(__name__)
 _PIXELS = 16_000_000  # of a strip, about
 _FULL = np.iinfo(np.uint16).max
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +82,7 @@ def segment(
     with slide.open_slide(source, select=select) as image:
         shape = image.shape
         height = max(64, min(shape[0], _PIXELS // shape[1]))
+        stats = _stats(use, image, folder, height, check)
     n_kept = max(use.config.model.n_classes - 1, 1)
     classes = _Coming(folder, "map", shape, np.uint8, height)
     maps = strips_lib.Strips(
@@ -95,10 +99,10 @@ def segment(
     with (
         slide.open_slide(source, select=select) as image,
         contextlib.closing(
-            _made(use, image, classes, maps, str(source), check)
+            _missing(use, image, stats, classes, maps, str(source))
         ) as classes.coming,
     ):
-        classes.get(0, 1)  # and with it the first strip of the maps
+        classes.get(0, 1)  # and the probabilities there
         found = slides.detect(
             classes,
             probabilities,
@@ -155,7 +159,7 @@ def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
 class _Coming(strips_lib.Strips):
     """Strips that are put when they are first asked for, from the top down.
 
-    coming: puts one after another; the row below the last one.
+    coming: puts them; gives the row below those that are there, until all are.
     """
 
     coming: Iterator[int] = iter(())
@@ -164,33 +168,58 @@ class _Coming(strips_lib.Strips):
     def get(self, top: int, bottom: int) -> np.ndarray:
         """As `Strips.get`; raises what `coming` raises, too."""
         while self._end < bottom:
-            self._end = next(self.coming)
+            self._end = next(self.coming, self.shape[0])
         return super().get(top, bottom)
+
+
+def _missing(
+    use: "predictor.Predictor",
+    image: slide.Slide,
+    stats: np.ndarray,
+    classes: strips_lib.Strips,
+    maps: strips_lib.Strips,
+    name: str,
+) -> Iterator[int]:
+    """Runs the network from the first strip on that is not kept."""
+    kept = (classes.has(i) and maps.has(i) for i in range(len(classes)))
+    first = next((i for i, has in enumerate(kept) if not has), len(classes))
+    yield first * classes.height
+    made = _made(use, image, stats, first, classes.height, maps.shape[-1])
+    told = 0
+    with contextlib.closing(_ahead(made)) as strips:
+        for i, (raw, probabilities) in enumerate(strips, first):
+            maps.put(i, probabilities)
+            classes.put(i, raw)
+            done = 10 * (i + 1) // len(classes)
+            if done > told:
+                told = done
+                _LOG.info("%s: %d %% through the network", name, 10 * done)
+            if i + 1 < len(classes):  # else it ends, and lets go of the arrays
+                yield classes.span(i)[1]
 
 
 def _made(
     use: "predictor.Predictor",
     image: slide.Slide,
-    classes: strips_lib.Strips,
-    maps: strips_lib.Strips,
-    name: str,
-    check: Callable[[], None],
-) -> Generator[int]:
-    """Runs the network from where a strip is not kept; puts the strips.
-
-    Yields the row below those that are there, one more each time.
-    """
-    kept = (classes.has(i) and maps.has(i) for i in range(len(classes)))
-    first = next((i for i, has in enumerate(kept) if not has), len(classes))
-    height, n_rows = classes.height, image.shape[0]
-    yield min(first * height, n_rows)
-    if first == len(classes):
-        return
-    stats = _stats(use, image, folder, height, check)
+    stats: np.ndarray,
+    first: int,
+    height: int,
+    n_kept: int,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Strips from the network: classes, and the probabilities to be kept."""
     stream = use.strips(image.rows, image.shape, stats, start=first * height)
-    strips = _ahead(_cut(stream, first, height, n_rows))
-    told = 0
-    ...
+    for strip in _cut(stream, first * height, height, image.shape[0]):
+        raw = blobs.classes_from(strip, use.config.predict.threshold)
+        yield raw, np.rint(strip[..., -n_kept:] * _FULL).astype(np.uint16)
+
+
+def _ahead(stream: Iterator[_T]) -> Iterator[_T]:
+    """Yields what a stream does; a thread makes the next while one is used."""
+    with contextlib.closing(stream), futures.ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, stream, None)
+        while (item := coming.result()) is not None:
+            coming = worker.submit(next, stream, None)
+            yield item
 
 
 def _stats(
@@ -222,15 +251,21 @@ def _stats(
 
 def _cut(
     stream: Iterator[tuple[int, np.ndarray]], first: int, height: int, end: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Cuts strips of any heights anew: (i, strip of `height`) from i = first.
+) -> Iterator[np.ndarray]:
+    """Cuts strips of any heights anew: `height` rows each from row `first` on.
 
-    The stream begins at or above the first of them; `end` is the last row's.
+    The stream begins at or above it, and ends at row `end`.
     """
-    i, rest = first, None
-    for top, strip in stream:
-        strip = strip[max(first * height - top, 0) :]
-        rest = strip if rest is None else np.concatenate([rest, strip])
-        while len(rest) >= min(height, end - i * height) > 0:
-            yield i, rest[:height]
-            i, rest = i + 1, rest[height:]
+    strip, n = np.empty(0), 0
+    for top, rows in stream:
+        rows = rows[max(first - top, 0) :]
+        while len(rows):
+            if n == len(strip):
+                shape = min(height, end - first), *rows.shape[1:]
+                strip, n = np.empty(shape, rows.dtype), 0
+            part, rows = rows[: len(strip) - n], rows[len(strip) - n :]
+            strip[n : n + len(part)] = part
+            n += len(part)
+            first += len(part)
+            if n == len(strip):
+                yield strip

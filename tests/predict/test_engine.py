@@ -1,5 +1,8 @@
 """Claims about the engine: the network's numbers, few compilations, memory."""
 
+import threading
+from concurrent import futures
+
 import jax
 import numpy as np
 import pytest
@@ -117,6 +120,49 @@ def test_out_of_memory_halves_the_batch_once_and_for_all(network, caplog):
     tool.calls.clear()
     tool.run(batch, NO_STATS)
     assert tool.calls == [2, 2, 2, 2]
+
+
+def test_two_calls_that_do_not_fit_together_are_made_one_by_one(
+    network, monkeypatch, caplog
+):
+    """Each with all its windows: neither shapes nor bits depend on luck."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    together, ends = threading.Barrier(2), threading.Event()
+    calls, running, n_short = [], [], 0
+
+    class Shared(xla.Xla):
+        """The first call runs until the second has failed beside it."""
+
+        def _call(self, batch, stats):
+            nonlocal n_short
+            calls.append(len(batch))
+            running.append(1)
+            is_first = len(running) == 1
+            try:
+                if n_short == 0:
+                    together.wait(30)
+                if not is_first:
+                    n_short += 1
+                    ends.set()
+                    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+                assert ends.wait(30)
+                return super()._call(batch, stats)
+            finally:
+                running.pop()
+
+    tool = Shared(network, "none")
+    batches = [noise(4, 32, 32, 1) + i for i in range(6)]
+    with futures.ThreadPoolExecutor(tool.n_calls) as threads:
+        found = list(threads.map(lambda b: tool.run(b, NO_STATS), batches))
+    for one, batch in zip(found, batches, strict=True):
+        np.testing.assert_array_equal(one, run(network, batch))
+    assert calls == [4] * 7
+    assert n_short == 1
+    assert not caplog.text
+
+
+def test_a_cpu_computes_one_batch_at_a_time(network):
+    assert engine_of(network)[0].n_calls == 1
 
 
 def test_a_window_that_does_not_fit_is_told_apart(network):

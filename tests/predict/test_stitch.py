@@ -1,6 +1,7 @@
 """Claims about stitching: exact, bounded, equivariant."""
 
 import itertools
+import threading
 import tracemalloc
 
 import numpy as np
@@ -278,3 +279,132 @@ def test_a_failure_of_the_network_is_the_callers():
 
     with pytest.raises(MemoryError, match="of the network"):
         stitch.stitch(noise(40, 40, 1), run, window=16, overlap=0, batch_size=2)
+
+
+def blank_rows(top, bottom, width=40):
+    return np.zeros((bottom - top, width, 1), np.float32)
+
+
+def by_rows(rows, run, height=80, width=40, **settings):
+    """Windows of 16 px, three in a row, in batches of two."""
+    settings = {"overlap": 0, "batch_size": 2, **settings}
+    return stitch.strips(
+        rows, (height, width), run, window=16, by_rows=True, **settings
+    )
+
+
+def test_the_network_goes_on_over_the_rows_of_windows():
+    """The last batch of a row waits for the next row to be cut; a strip is
+    used until a batch of the next row runs."""
+    cut, ran = [threading.Event() for _ in range(5)], []
+    next_runs = [threading.Event() for _ in range(6)]
+
+    def rows(top, bottom):
+        cut[top // 16].set()
+        return blank_rows(top, bottom)
+
+    def run(batch):
+        row = len(ran) // 2  # two batches each
+        next_runs[row].set()
+        ran.append(row)
+        assert row == 4 or cut[row + 1].wait(30)
+        return batch
+
+    strips = by_rows(rows, run)
+    for row, _ in enumerate(strips):
+        assert row == 4 or next_runs[row + 1].wait(30)
+    assert ran == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("n_calls", [1, 2])
+def test_as_many_batches_run_at_a_time_as_asked_and_few_wait(n_calls):
+    together = threading.Barrier(n_calls)
+    now, most, begun, done = [], [], [], 0
+
+    def run(batch):
+        now.append(1)
+        begun.append(1)
+        most.append(len(now))
+        together.wait(30)
+        now.pop()
+        return batch
+
+    def rows(top, bottom):
+        assert top // 16 * 2 - done <= 3 + 2  # a strip has two batches
+        return blank_rows(top, bottom)
+
+    for _ in by_rows(rows, run, height=16 * 12, n_calls=n_calls):
+        done += 2
+        assert len(begun) <= done + 3
+    assert len(begun) == 24
+    assert max(most) == n_calls
+
+
+@pytest.mark.parametrize(
+    "width, batch_size, tta, size, n_calls",
+    [
+        (16, 16, 1, 1, 1),
+        (16 * 21, 16, 1, 11, 2),
+        (16 * 21, 4, 1, 4, 6),
+        (16 * 23, 16, 1, 12, 2),
+        (16 * 5, 16, 8, 14, 3),
+        (16 * 5, 1, 1, 1, 5),
+    ],
+)
+def test_a_row_of_windows_is_few_batches_filled_evenly(
+    width, batch_size, tta, size, n_calls
+):
+    """The same for every row, so that a stream may start at any."""
+    for start in (0, 20, 50):
+        sizes = []
+
+        def run(batch, sizes=sizes):
+            sizes.append(len(batch))
+            return batch
+
+        strips = by_rows(
+            lambda top, bottom: blank_rows(top, bottom, width),
+            run,
+            64,
+            width,
+            batch_size=batch_size,
+            tta=tta,
+            start=start,
+        )
+        assert sizes == [size] * n_calls * len(list(strips))
+
+
+@pytest.mark.parametrize("where", ["run", "rows", "caller", "close"])
+def test_no_thread_outlives_a_failure(where):
+    """It is the caller's after three more batches at most."""
+    before, ran, read = set(threading.enumerate()), [], []
+
+    def fail(here, times):
+        if here == where and len(times) == 4:
+            raise Failed
+
+    def rows(top, bottom):
+        read.append(1)
+        fail("rows", read)
+        return blank_rows(top, bottom)
+
+    def run(batch):
+        ran.append(1)
+        fail("run", ran)
+        return batch
+
+    strips = by_rows(rows, run, height=16 * 30)
+    if where == "close":
+        next(strips)
+        strips.close()
+    else:
+        with pytest.raises(Failed):
+            for n, _ in enumerate(strips):
+                fail("caller", range(n + 2))
+        del strips
+    assert set(threading.enumerate()) == before
+    assert len(ran) <= 4 * 2 + 3
+
+
+class Failed(Exception):
+    pass

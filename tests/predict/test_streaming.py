@@ -6,15 +6,17 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import tifffile
 
-from seg import config
+from seg import config, tiles
 from seg.images import formats, slide, slide_write, write
 from seg.predict import bulk, bundle, predictor, streaming, strips
+from seg.predict.slides import layer
 
 NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
 SETTINGS = {"model": "a"}
@@ -143,6 +145,63 @@ def test_a_stopped_slide_goes_on_to_the_same_files(tmp_path, tiny, by_strips):
     # a strip is done once, but for the windows that reach into the next one
     assert len(batches) < 2.5 * n_all
     assert not list((tmp_path / "again" / ".seg").glob("*.work"))
+
+
+@pytest.mark.parametrize(
+    "place, name", [(strips.Strips, "put"), (layer.Components, "add")]
+)
+def test_a_strip_is_made_while_another_is_written_and_labelled(
+    tmp_path, tiny, by_strips, monkeypatch, place, name
+):
+    """The first one's waits until the network is through with the second,
+    and the network goes no farther."""
+    path = draw(tmp_path / "a.tif")
+    tops = tiles.starts(300, 32, 0.25)  # of rows of windows: a batch each
+    first, second = (int((tops < row).sum()) for row in (64, 128))
+    assert second > first + 2  # which run ahead in any case
+    ran, through, seen = [], threading.Event(), []
+
+    def on_batch():
+        ran.append(1)
+        if len(ran) == second:
+            through.set()
+
+    use = predictor.Predictor(tiny, engine="jax", on_batch=on_batch)
+    method = getattr(place, name)
+
+    def waiting(*args):
+        assert through.wait(30)
+        seen.append(len(ran))
+        return method(*args)
+
+    monkeypatch.setattr(place, name, waiting)
+    streaming.segment(use, path, tmp_path / "work", {})
+    assert second <= seen[0] <= second + 2 < len(ran) == len(tops)
+
+
+@pytest.mark.parametrize("place", ["network", "disk", "check"])
+def test_no_thread_outlives_a_slide_that_fails(
+    tmp_path, tiny, by_strips, monkeypatch, place
+):
+    path = draw(tmp_path / "a.tif")
+    before = set(threading.enumerate())
+    put, no_stop = strips.Strips.put, lambda: None
+
+    def fill(self, i, array):
+        if place == "disk" and i == 2:
+            raise Stopped
+        put(self, i, array)
+
+    monkeypatch.setattr(strips.Strips, "put", fill)
+    use = predictor.Predictor(
+        tiny,
+        engine="jax",
+        on_batch=stopping(6) if place == "network" else no_stop,
+    )
+    check = stopping(8) if place == "check" else no_stop
+    with pytest.raises(Stopped):
+        streaming.segment(use, path, tmp_path / "work", {}, check=check)
+    assert set(threading.enumerate()) == before
 
 
 def test_finished_slides_are_skipped_and_changed_ones_are_not(

@@ -42,9 +42,11 @@ class Engine:
     """What runs a network.
 
     stride: sides of a window are multiples of it. name: a key of `NAMES`.
+    n_calls: calls of `run` that may be made at a time, and gain by it.
     """
 
     name: str
+    n_calls = 1
 
     def __init__(self, stride: int):
         self.stride = stride

@@ -5,8 +5,10 @@ one architecture: a validation in the middle of training compiles nothing that
 an earlier one has compiled.
 """
 
+import contextlib
 import logging
 import threading
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -43,19 +45,33 @@ class Xla(engine.Engine):
         self._state = jax.device_put(state)
         self.n_calls = 1 if jax.default_backend() == "cpu" else 2
         self._fits: dict[int, int] = {}  # window -> windows in one call
-        self._alone = threading.Lock()  # once memory is short
+        self._turns = threading.Semaphore(self.n_calls)
+        self._short = threading.Lock()
 
     def run(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
         """As `Engine.run`; where memory runs out, alone, in halves that fit."""
         batch, stats = engine.as_float(batch, stats)
-        if batch.shape[1] not in self._fits:
+        if self.n_calls > 1 and batch.shape[1] not in self._fits:
             try:
-                return self._call(batch, stats)
+                with self._turns:
+                    return self._call(batch, stats)
             except (jax.errors.JaxRuntimeError, MemoryError) as error:
                 if not _is_memory(error):
                     raise
-        with self._alone:
+                self._fits.setdefault(batch.shape[1], len(batch))
+        with self._alone():
             return self._in_parts(batch, stats)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits for the calls that run, and makes others wait."""
+        with self._short:
+            for _ in range(self.n_calls):
+                self._turns.acquire()
+        try:
+            yield
+        finally:
+            self._turns.release(self.n_calls)
 
     def _in_parts(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
         window = batch.shape[1]
