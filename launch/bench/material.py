@@ -71,8 +71,13 @@ def slide(folder: pathlib.Path, side: int) -> pathlib.Path:
     return target
 
 
-def model(folder: pathlib.Path, width: int) -> pathlib.Path:
-    """The bundle, and beside it `weights.npz` for the peer."""
+def model(
+    folder: pathlib.Path, width: int, dtype: str = "float32"
+) -> pathlib.Path:
+    """The bundle, and beside it `weights.npz` for the peer.
+
+    dtype is what JAX computes in; the engines of CPUs choose for themselves.
+    """
     target = folder / "model"
     if target.exists():
         return target
@@ -83,7 +88,7 @@ def model(folder: pathlib.Path, width: int) -> pathlib.Path:
     from seg.predict import bundle
 
     config = config_lib.replace(
-        ours.network("float32", width),
+        ours.network(dtype, width),
         {
             "data.normalize": "percentile",
             "predict.closing": 3,
@@ -94,11 +99,9 @@ def model(folder: pathlib.Path, width: int) -> pathlib.Path:
     kernel, bias = _head(config, width)
     network.head.kernel.set_value(jnp.asarray(kernel))
     network.head.bias.set_value(jnp.asarray(bias))
-    ours.write_weights(
-        folder, nnx.state(network, nnx.Param), nnx.state(network, nnx.BatchStat)
-    )
-    saved = bundle.from_model(config, network)
-    return bundle.save(saved, target)
+    made = bundle.from_model(config, network)
+    np.savez(folder / "weights.npz", **made.weights)
+    return bundle.save(made, target)
 
 
 def _head(

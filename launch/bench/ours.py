@@ -2,14 +2,15 @@
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from seg import config as config_lib
 
-Side = tuple[Callable[[], Any], dict[str, Any]]
+# What is timed, and what tells of it afterwards.
+Side = tuple[Callable[..., Any], Callable[[], dict[str, Any]]]
 
 
 def network(
@@ -56,46 +57,44 @@ def train_step(
     side: int,
     width: int,
     architecture: str = "unet_small",
-    steps: int = 1,
     **of_the_peer: Any,
 ) -> Side:
     """Steps of `seg.train.step`, the input on the device already.
 
-    The host waits for the device once in `steps`, as training does.
+    The host waits for the device once in n of them, as training does.
     """
     del of_the_peer
     from seg import compiler
+    from seg.predict import bundle
     from seg.train import mesh, step
 
     compiler.configure()
-    import jax
-
     config = config_lib.replace(
         network(dtype, width, architecture), {"train.batch_size": batch_size}
     )
     devices = mesh.make()
     state, advance = step.create(config, 1000, devices)
     data = batch(batch_size, side)
-    write_weights(folder, state["params"], state["stats"])
+    weights = bundle.from_model(config, step.weights(state)).weights
+    np.savez(folder / "weights.npz", **weights)
     np.savez(folder / "batch.npz", **data)
     on_device = mesh.put(devices, data)
     held = {"state": state}
 
-    def once(n: int = steps) -> float:
+    def once(n: int = 1) -> float:
         for _ in range(n):
-            held["state"], metrics = advance(held["state"], on_device)
-        return float(metrics["loss"])
+            held["state"], held["metrics"] = advance(held["state"], on_device)
+        return float(held["metrics"]["loss"])
 
-    first = once(1)
-    later = [once(1) for _ in range(2)]
-    return once, {
-        **_about(),
-        "first_loss": first,
-        "parameters": sum(
-            x.size for x in jax.tree.leaves(held["state"]["params"])
-        ),
-        "loss_after": later,
+    first = {"first loss": once()}
+    first["gradient norm"] = float(held["metrics"]["grad_norm"])
+    later = {f"loss of step {i}": once() for i in (2, 3)}
+    about = {
+        "computes_in": dtype,
+        "parameters": n_parameters(weights),
+        "found": first | later,
     }
+    return once, lambda: ran_on() | about
 
 
 def predict(
@@ -106,9 +105,13 @@ def predict(
     side: int,
     width: int,
     architecture: str = "unet_small",
+    resident: bool = False,
     **of_the_peer: Any,
 ) -> Side:
-    """A batch of tiles by the engine that `auto` takes, from and to NumPy."""
+    """A batch of tiles by the engine that `auto` takes, from and to NumPy.
+
+    With `resident`, n of them by JAX, input and result on the device.
+    """
     del of_the_peer
     from flax import nnx
 
@@ -116,27 +119,68 @@ def predict(
     from seg.predict import bundle, engine, export
     from seg.predict.engine import graphs, xla
 
-    chosen = engine.choose("auto")
+    chosen = "jax" if resident else engine.choose("auto")
     # an exported graph is float32; its engine is told what to compute in
     config = network(
         dtype if chosen == "jax" else "float32", width, architecture
     )
     model = models.build(config.model, nnx.Rngs(0))
     data = batch(batch_size, side)
-    write_weights(
-        folder, nnx.state(model, nnx.Param), nnx.state(model, nnx.BatchStat)
-    )
+    made = bundle.from_model(config, model)
+    np.savez(folder / "weights.npz", **made.weights)
     np.savez(folder / "batch.npz", **data)
     if chosen == "jax":
         run = xla.Xla(model, config.data.normalize)
     else:
-        content = export.onnx(bundle.from_model(config, model))
         hint = {"float32": "f32", "bfloat16": "bf16"}[dtype]
-        run = graphs.ENGINES[chosen](content, model.stride, hint)
+        run = graphs.ENGINES[chosen](export.onnx(made), model.stride, hint)
     stats = data["stats"][0]
     np.save(folder / "probabilities.npy", run.run(data["image"], stats))
-    about = {**_about(), "engine": chosen}
-    return lambda: run.run(data["image"], stats), about
+    about = {
+        "engine": chosen,
+        "computes_in": computes_in(run, config),
+        "parameters": n_parameters(made.weights),
+    }
+    once = _on_device(model, config, data) if resident else None
+    return (
+        once or (lambda: run.run(data["image"], stats)),
+        lambda: ran_on() | about,
+    )
+
+
+def _on_device(
+    model: Any, config: config_lib.Config, data: dict[str, np.ndarray]
+) -> Callable[[int], None]:
+    """n calls of the program that the engine of JAX runs, without transfers."""
+    import jax
+
+    from seg.predict.engine import xla
+
+    graph, state = xla.split(model)
+    state, image, stats = jax.device_put((state, data["image"], data["stats"]))
+
+    def once(n: int = 1) -> None:
+        for _ in range(n):
+            found = xla._compiled(
+                graph, config.data.normalize, state, image, stats
+            )
+        found.block_until_ready()
+
+    return once
+
+
+def computes_in(run: Any, config: config_lib.Config) -> str:
+    """The type that an engine computes in, once it has run.
+
+    OpenVINO says it of each program: what it is asked for it may decline.
+    """
+    if run.name == "jax":
+        return config.model.dtype
+    if run.name == "onnx":
+        return "float32"
+    *_, program = run._compiled.values()
+    found = program.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return {"bf16": "bfloat16", "f32": "float32"}[found]
 
 
 def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> Side:
@@ -152,15 +196,10 @@ def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> Side:
         return blobs.detect(map_, image, settings, names)
 
     found = once()
-    np.savez(
-        folder / "found.npz",
-        labels=found.labels,
-        **{
-            name: [row[name] for row in found.table]
-            for name in ("area_px", "eccentricity", "solidity")
-        },
-    )
-    return once, {"program": "seg", "threads": 1, "objects": len(found.table)}
+    columns = {c: [row[c] for row in found.table] for c in found.table[0]}
+    np.savez(folder / "found.npz", labels=found.labels, **columns)
+    about = {"program": "seg", "threads": 1, "objects": len(found.table)}
+    return once, lambda: about
 
 
 def discs(side: int, n_objects: int) -> tuple[np.ndarray, np.ndarray]:
@@ -186,23 +225,13 @@ def discs(side: int, n_objects: int) -> tuple[np.ndarray, np.ndarray]:
     return map_, image
 
 
-def write_weights(folder: pathlib.Path, params: Any, stats: Any) -> None:
-    """`weights.npz` for the peer: by "params/" or "stats/" and their paths."""
-    import jax
-
-    leaves = jax.tree_util.tree_leaves_with_path(
-        {"params": params, "stats": stats}
-    )
-    named = {
-        "/".join(str(getattr(k, "key", getattr(k, "name", k))) for k in path): (
-            np.asarray(value)
-        )
-        for path, value in leaves
-    }
-    np.savez(folder / "weights.npz", **named)
+def n_parameters(weights: Mapping[str, np.ndarray]) -> int:
+    """All of them, the statistics of batch normalisation too."""
+    return sum(array.size for array in weights.values())
 
 
-def _about() -> dict[str, Any]:
+def ran_on() -> dict[str, Any]:
+    """Of this process; a GPU's peak is that with compilation, see README."""
     import jax
 
     device = jax.devices()[0]

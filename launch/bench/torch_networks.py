@@ -121,12 +121,12 @@ def _pair(n_in: int, n: int, n_out: int) -> nn.Sequential:
 
 
 def load(file: str | os.PathLike, name: str, width: int) -> UNet:
-    """The network with the weights of `ours.write_weights`, channels-last."""
+    """The network with our weights, named as in a bundle; channels-last."""
     weights = dict(np.load(pathlib.Path(file)))
     model = UNet(name, width)
 
     def put(target: torch.Tensor, name: str, axes: tuple[int, ...] = ()):
-        value = weights.pop(f"{name}/value")
+        value = weights.pop(name)
         value = value.transpose(axes) if axes else value
         assert target.shape == value.shape, name
         target.data.copy_(torch.from_numpy(np.ascontiguousarray(value)))
@@ -142,20 +142,20 @@ def load(file: str | os.PathLike, name: str, width: int) -> UNet:
             convs = [m for m in block if isinstance(m, nn.Conv2d)]
             norms = [m for m in block if isinstance(m, nn.BatchNorm2d)]
             for j, conv in enumerate(convs, 1):
-                put_conv(conv, f"params/{part}/{i}/conv{j}", same)
+                put_conv(conv, f"{part}/{i}/conv{j}", same)
             for j, norm in enumerate(norms, 1):
                 at = f"{part}/{i}/norm{j}"
-                put(norm.weight, f"params/{at}/scale")
-                put(norm.bias, f"params/{at}/bias")
-                put(norm.running_mean, f"stats/{at}/mean")
-                put(norm.running_var, f"stats/{at}/var")
+                put(norm.weight, f"{at}/scale")
+                put(norm.bias, f"{at}/bias")
+                put(norm.running_mean, f"{at}/mean")
+                put(norm.running_var, f"{at}/var")
     for i, up in enumerate(model.up):
         if isinstance(up, _Nearest):
-            put_conv(up[2], f"params/up/{i}/conv", same)
+            put_conv(up[2], f"up/{i}/conv", same)
         else:
-            put_conv(up, f"params/up/{i}", (2, 3, 0, 1))
+            put_conv(up, f"up/{i}", (2, 3, 0, 1))
     if model.tail is not None:
-        put_conv(model.tail, "params/tail", same)
-    put_conv(model.head, "params/head", same)
+        put_conv(model.tail, "tail", same)
+    put_conv(model.head, "head", same)
     assert not weights, f"not used: {sorted(weights)}"
     return model.to(memory_format=torch.channels_last)

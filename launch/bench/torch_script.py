@@ -9,7 +9,6 @@ labelled, measured, written as TIFF and CSV. Windows and settings are ours.
 
 import csv
 import itertools
-import os
 import pathlib
 import subprocess
 import sys
@@ -18,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-Side = tuple[Callable[[], Any], dict[str, Any]]
+# What is timed, and what tells of it afterwards.
+Side = tuple[Callable[..., Any], Callable[[], dict[str, Any]]]
 
 _OVERLAP, _CLOSING, _LEAST_PX = 0.25, 3, 16
 _COLUMNS = ("label", "area", "centroid", "bbox", "intensity_mean",
@@ -29,24 +29,50 @@ def cold(folder: pathlib.Path, **settings: Any) -> Side:
     """The script, from the start of its process to its end."""
     command = [sys.executable, "-m", "launch.bench.torch_script"]
     command += [str(each) for each in _arguments(folder, **settings)]
+    tell = _teller(folder, **settings)
 
     def once() -> None:
         subprocess.run(command, check=True)
 
-    once()
-    return once, _about(folder)
+    return once, lambda: tell() | _found(folder, **settings)
 
 
 def warm(folder: pathlib.Path, **settings: Any) -> Side:
-    """The same in a process that goes on, the network loaded."""
+    """The same in a process that goes on, the network loaded and warm."""
     images, out, *rest = _arguments(folder, **settings)
     network = load(*rest)
+    size = settings["tile"], settings["batch_size"]
+    for path in images.glob("*.tif"):
+        probabilities(path, network, *size)
+    tell = _teller(folder, **settings)
 
     def once() -> None:
-        segment(images, out, network, settings["tile"], settings["batch_size"])
+        segment(images, out, network, *size)
+
+    return once, lambda: tell() | _found(folder, **settings)
+
+
+def maps(folder: pathlib.Path, **settings: Any) -> Side:
+    """From one file to the class of each pixel, in memory, objects left out."""
+    images, _, *rest = _arguments(folder, **settings)
+    (path,) = images.glob("*.tif")
+    network = load(*rest)
+    held: dict[str, np.ndarray] = {}
+
+    def once() -> None:
+        _, map_ = probabilities(
+            path, network, settings["tile"], settings["batch_size"]
+        )
+        held["classes"] = (map_ > 0.5).astype(np.uint8)
 
     once()
-    return once, _about(folder)
+    tell = _teller(folder, **settings)
+
+    def apart() -> dict[str, float]:
+        wanted = np.load(folder / "classes.npy")
+        return {"pixels": float((held["classes"] != wanted).mean())}
+
+    return once, lambda: tell() | {"apart": apart()}
 
 
 def load(
@@ -86,10 +112,7 @@ def segment(
     rows: list[tuple[Any, ...]] = []
     found: dict[str, np.ndarray] = {}
     for path in sorted(images.glob("*.tif")):
-        image = tifffile.imread(path)
-        low, high = np.percentile(image, (1, 99.8))
-        scaled = ((image - low) / max(high - low, 1e-6)).astype(np.float32)
-        map_ = _blend(scaled, network, tile, batch_size)
+        image, map_ = probabilities(path, network, tile, batch_size)
         mask = morphology.closing(
             np.pad(map_ > 0.5, _CLOSING), np.ones((_CLOSING, _CLOSING), bool)
         )[_CLOSING:-_CLOSING, _CLOSING:-_CLOSING]
@@ -109,6 +132,21 @@ def segment(
         writer = csv.writer(file)
         writer.writerow(("image", *found))
         writer.writerows(rows)
+
+
+def probabilities(
+    path: pathlib.Path,
+    network: Callable[[np.ndarray], np.ndarray],
+    tile: int,
+    batch_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image and its map [H, W]."""
+    import tifffile
+
+    image = tifffile.imread(path)
+    low, high = np.percentile(image, (1, 99.8))
+    scaled = ((image - low) / max(high - low, 1e-6)).astype(np.float32)
+    return image, _blend(scaled, network, tile, batch_size)
 
 
 def _blend(
@@ -164,19 +202,46 @@ def _arguments(
     )
 
 
-def _about(folder: pathlib.Path) -> dict[str, Any]:
-    import importlib.metadata
+def _found(folder: pathlib.Path, **settings: Any) -> dict[str, Any]:
+    """Objects, and the share of pixels that ours has on the other side."""
+    import tifffile
 
-    with (folder / "out_torch" / "objects.csv").open(newline="") as file:
+    images, out, *_ = _arguments(folder, **settings)
+    differ, n_pixels = 0, 0
+    for path in images.glob("*.tif"):
+        ours, own = (
+            tifffile.imread(at / f"{path.stem}_labels.tif") > 0
+            for at in (folder / f"out_{images.name}", out)
+        )
+        differ += np.count_nonzero(ours != own)
+        n_pixels += ours.size
+    with (out / "objects.csv").open(newline="") as file:
         n_objects = sum(1 for _ in csv.reader(file)) - 1
-    torch, skimage = (
-        importlib.metadata.version(name) for name in ("torch", "scikit-image")
-    )
     return {
-        "program": f"PyTorch {torch} bfloat16, scikit-image {skimage}",
-        "threads": len(os.sched_getaffinity(0)),
-        "objects": n_objects,
+        "found": {"objects": n_objects},
+        "apart": {"pixels": differ / n_pixels},
     }
+
+
+def _teller(folder: pathlib.Path, **settings: Any) -> Callable[[], Any]:
+    """See `torch_peer.teller`."""
+    import skimage
+    import torch
+
+    from launch.bench import torch_networks, torch_peer
+
+    device, width = settings["device"], settings["width"]
+    model = torch_networks.load(folder / "weights.npz", "unet_small", width)
+    tile = torch.zeros(1, 1, 64, 64, device=device)
+    model = model.to(device).eval()
+    computes = torch_peer.computes_in(model, tile, "bfloat16", device)
+    tell = torch_peer.teller(device, "", {"computes_in": computes})
+
+    def told() -> dict[str, Any]:
+        by = f"{tell()['program']}, scikit-image {skimage.__version__}"
+        return tell() | {"program": by}
+
+    return told
 
 
 def main(images: str, out: str, weights: str, *rest: str) -> None:

@@ -425,7 +425,8 @@ def test_what_a_killed_process_left_is_swept(tmp_path, tiny, by_strips):
 def test_a_killed_command_goes_on_to_the_same_files(tmp_path, make_bundle):
     """67 megapixels, SIGKILL at 60 % of the strips: two thirds are kept."""
     small, path = draw(tmp_path / "small.tif"), tmp_path / "a.tif"
-    use = balanced(make_bundle(predict__tile=256), small)
+    knobs = {"predict__tile": 256, "predict__min_area": (20,)}
+    use = balanced(make_bundle(**knobs), small)
     bundle.save(use.bundle, tmp_path / "model")
     block = np.tile(tifffile.imread(small), (2, 6))[:512, :512]
     tifffile.imwrite(
