@@ -60,12 +60,6 @@ def _check_optim(optim: Optim) -> None:
             f"optim.ema={optim.ema} and optim.swa={optim.swa} are two averages "
             "of the weights; set one of them to 0"
         )
-    if optim.swa and optim.cycles > 1:
-        raise ConfigError(
-            f"optim.swa={optim.swa} and optim.cycles={optim.cycles} both "
-            "average over the training, and each spoils the other; set "
-            "optim.swa=0 or optim.cycles=1"
-        )
     if optim.cycles > 1 and optim.schedule != "cosine":
         raise ConfigError(
             f"optim.cycles={optim.cycles} with optim.schedule="

@@ -570,11 +570,16 @@ def test_an_encoder_starts_from_its_file_and_the_run_says_which(
 
 def test_an_encoder_without_a_file_is_told(encoding, tiles, caplog):
     caplog.set_level(logging.INFO, "seg")
-    encoding["model__encoder"] = ""
+    encoding |= {"model__encoder": "", "optim__rates": ()}
     assert train(tiles=tiles, **encoding, track__uri="none").done
     told = (PATH / "log.txt").read_text()
     assert "encoding: its encoder trains from scratch" in told
     assert "encoder_sha256" not in bundle.load(PATH / "bundle").meta
+
+
+def test_weights_of_chance_are_not_frozen(encoding, tiles):
+    encoding |= {"model__encoder": "", "optim__rates": ("encoder=0",)}
+    refused("weights of chance; give --model.encoder", tiles=tiles, **encoding)
 
 
 def test_a_file_for_an_encoder_that_is_not_there_is_refused(encoding, tiles):
