@@ -59,10 +59,9 @@ def load(
     found, *others = map(bundle.load, folders)
     changes = {f"predict.{field}": value for field, value in settings.items()}
     predict = config.replace(found.config, changes).predict
-    use = predictor.Predictor(found, predict, engine=engine, others=others)
-    for folder, used in zip(folders, use.bundles, strict=True):
-        bundle.keep(folder, used)
-    return use
+    return predictor.kept(
+        folders, [found, *others], predict=predict, engine=engine
+    )
 
 
 def find_all(name: str | pathlib.Path) -> list[pathlib.Path]:

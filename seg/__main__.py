@@ -71,18 +71,15 @@ def predict(inputs: list[str]) -> int:
     with stop.Signals() as signals:
 
         def predictor() -> "Predictor":
-            from seg.predict.predictor import Predictor
+            from seg.predict import predictor
 
-            use = Predictor(
-                models[0],
-                config.predict,
-                others=models[1:],
+            return predictor.kept(
+                folders,
+                models,
+                predict=config.predict,
                 engine=FLAGS.engine,
                 on_batch=signals.check,
             )
-            for folder, used in zip(folders, use.bundles, strict=True):
-                bundle.keep(folder, used)
-            return use
 
         try:
             outcome = bulk.run(

@@ -3,7 +3,6 @@
 import os
 import pathlib
 import platform
-import re
 import subprocess
 import sys
 import zlib
@@ -13,6 +12,7 @@ import zlib
 # the version of jaxlib is none of those that are known to take it.
 _CPU_FLAG = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
 _CPU_VERSIONS = ("0.10.",)
+_DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 _TRY = "import jax; jax.devices('cpu')"
 
 # A step takes a gigabyte from the system and gives it back, in 170,000 pages
@@ -67,21 +67,21 @@ def configure(deterministic: bool = False) -> None:
     """
     import jaxlib
 
-    flags = os.environ.get("XLA_FLAGS", "").strip()
-    if flags and not flags.startswith("--"):  # a file of flags
-        enable_cache()
-        return
-    if jaxlib.__version__.startswith(_CPU_VERSIONS) or _takes(_CPU_FLAG):
-        flags = _with(flags, _CPU_FLAG)
-    if deterministic:
-        flags = _with(flags, "--xla_gpu_deterministic_ops=true")
-    os.environ["XLA_FLAGS"] = flags.strip()
     enable_cache()
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    if flags and not flags[0].startswith("--"):  # a file of flags
+        return
+    known = jaxlib.__version__.startswith(_CPU_VERSIONS)
+    if not _has(flags, _CPU_FLAG) and (known or _takes(_CPU_FLAG)):
+        flags.append(_CPU_FLAG)
+    if deterministic and not _has(flags, _DETERMINISTIC):
+        flags.append(_DETERMINISTIC)
+    os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
-def _with(flags: str, flag: str) -> str:
-    names = [each.split("=")[0] for each in flags.split()]
-    return flags if flag.split("=")[0] in names else f"{flags} {flag}"
+def _has(flags: list[str], flag: str) -> bool:
+    """Whether the flag is among them, with whatever value."""
+    return flag.split("=")[0] in [each.split("=")[0] for each in flags]
 
 
 def _takes(flag: str) -> bool:
@@ -108,7 +108,7 @@ def enable_cache() -> None:
         return
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = pathlib.Path(home).expanduser() / "seg" / "jax" / _processor()
+        folder = pathlib.Path(home).expanduser() / "seg" / "jax" / _kind()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
         return
@@ -116,11 +116,18 @@ def enable_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
-def _processor() -> str:
+def _kind() -> str:
     """A name of what the processor can do."""
+    said = processor()
+    can = said.get("flags") or said.get("Features", "")  # as Arm's are called
+    return f"{platform.machine()}-{zlib.crc32(can.encode()):08x}"
+
+
+def processor() -> dict[str, str]:
+    """What Linux says of the first core, as its "flags"; elsewhere nothing."""
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text()
     except OSError:
-        text = ""
-    can = re.findall(r"^(?:flags|Features)\s*:.*", text, re.MULTILINE)[:1]
-    return f"{platform.machine()}-{zlib.crc32(''.join(can).encode()):08x}"
+        return {}
+    lines = (line.partition(":") for line in text.split("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}

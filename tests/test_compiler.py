@@ -94,7 +94,7 @@ def test_where_programs_are_kept(tmp_path, monkeypatch, place, wanted):
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     if found:
-        found = found.removesuffix(compiler._processor())
+        found = found.removesuffix(compiler._kind())
     assert str(found) == wanted.format(tmp_path)
 
 

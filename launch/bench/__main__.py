@@ -32,6 +32,7 @@ from typing import Any
 from absl import flags
 
 from launch.bench import duel, suites, table
+from seg import compiler
 from seg import config as config_lib
 from seg import flags as seg_flags
 from seg.images import write
@@ -188,10 +189,8 @@ def _need_accelerator() -> None:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on, and whether it did other work."""
-    cpu = pathlib.Path("/proc/cpuinfo")
-    text = cpu.read_text() if cpu.is_file() else ""
-    model = text.partition("model name")[2].partition("\n")[0].lstrip("\t: ")
-    known = text.partition("flags")[2].partition("\n")[0].split()
+    cpu = compiler.processor()
+    known = cpu.get("flags", "").split()
     versions = {}
     for package in _PACKAGES:
         try:
@@ -200,7 +199,7 @@ def machine() -> dict[str, Any]:
             versions[package] = "-"
     n_cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     return {
-        "cpu": model or platform.processor(),
+        "cpu": cpu.get("model name") or platform.processor(),
         "cores": n_cores,
         "extensions": [f for f in known if f.startswith(("amx", "avx512"))],
         "load_before": load,

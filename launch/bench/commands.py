@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from launch.bench import material, ours
-
-Side = ours.Side
+from launch.bench import duel, material, ours
 
 
-def cold(folder: pathlib.Path, **settings: Any) -> Side:
+def cold(folder: pathlib.Path, **settings: Any) -> duel.Side:
     """The command on a folder, from the start of its process to its end."""
     arguments = _folder(folder, **settings)
 
@@ -32,7 +30,7 @@ def cold(folder: pathlib.Path, **settings: Any) -> Side:
     return once, lambda: _tell(arguments)
 
 
-def warm(folder: pathlib.Path, **settings: Any) -> Side:
+def warm(folder: pathlib.Path, **settings: Any) -> duel.Side:
     """The same in a process that goes on: only the second call counts."""
     arguments = _folder(folder, **settings)
     once = _in_process(arguments)
@@ -49,7 +47,7 @@ def maps(
     tile: int,
     batch_size: int,
     device: str,
-) -> Side:
+) -> duel.Side:
     """From one file to the class of each pixel, in memory, objects left out."""
     import seg
     from seg.predict import blobs
@@ -74,7 +72,9 @@ def maps(
     return once, tell
 
 
-def post_share(folder: pathlib.Path, *, goal: float, **settings: Any) -> Side:
+def post_share(
+    folder: pathlib.Path, *, goal: float, **settings: Any
+) -> duel.Side:
     """What closing, filtering, labelling and measuring take of the time."""
     del goal
     from seg.predict import blobs
@@ -103,23 +103,27 @@ def post_share(folder: pathlib.Path, *, goal: float, **settings: Any) -> Side:
     return once, lambda: _tell(arguments)
 
 
-def goal(folder: pathlib.Path, *, goal: float, **of_ours: Any) -> Side:
+def goal(folder: pathlib.Path, *, goal: float, **of_ours: Any) -> duel.Side:
     """A number to be kept below, in place of a peer."""
     del folder, of_ours
     return lambda: goal, lambda: {"program": "the goal", "threads": "-"}
 
 
-def memory_large(folder: pathlib.Path, *, sides: list[int], width: int) -> Side:
+def memory_large(
+    folder: pathlib.Path, *, sides: list[int], width: int
+) -> duel.Side:
     """GB at the peak of the command on the largest slide."""
     return _memory(folder, sides[-1], width)
 
 
-def memory_small(folder: pathlib.Path, *, sides: list[int], width: int) -> Side:
+def memory_small(
+    folder: pathlib.Path, *, sides: list[int], width: int
+) -> duel.Side:
     """GB at the peak of the command on the smallest."""
     return _memory(folder, sides[0], width)
 
 
-def _memory(folder: pathlib.Path, side: int, width: int) -> Side:
+def _memory(folder: pathlib.Path, side: int, width: int) -> duel.Side:
     _run("seg", *_slide(folder, min(side, 512), width))  # first use
     report = folder / "peak.txt"
     arguments = _slide(folder, side, width)
@@ -133,7 +137,9 @@ def _memory(folder: pathlib.Path, side: int, width: int) -> Side:
     return once, lambda: _tell_slide(arguments, side, seconds)
 
 
-def scale_large(folder: pathlib.Path, *, sides: list[int], width: int) -> Side:
+def scale_large(
+    folder: pathlib.Path, *, sides: list[int], width: int
+) -> duel.Side:
     """Mpx/s of the largest slide; in the end those between run, once each."""
     once, tell = _speed(folder, sides[-1], width)
 
@@ -148,12 +154,14 @@ def scale_large(folder: pathlib.Path, *, sides: list[int], width: int) -> Side:
     return once, with_those_between
 
 
-def scale_small(folder: pathlib.Path, *, sides: list[int], width: int) -> Side:
+def scale_small(
+    folder: pathlib.Path, *, sides: list[int], width: int
+) -> duel.Side:
     """Mpx/s of the smallest slide."""
     return _speed(folder, sides[0], width)
 
 
-def _speed(folder: pathlib.Path, side: int, width: int) -> Side:
+def _speed(folder: pathlib.Path, side: int, width: int) -> duel.Side:
     _in_process(_slide(folder, min(side, 512), width))()  # compiles
     arguments = _slide(folder, side, width)
     call = _in_process(arguments)

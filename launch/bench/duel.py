@@ -28,7 +28,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
+
+# What is timed, and what tells of it afterwards.
+Side = tuple[Callable[..., Any], Callable[[], dict[str, Any]]]
 
 _WARM_RUNS = 3
 # An idle thread pool spins for a while before it sleeps.

@@ -7,6 +7,8 @@ trained one computes in: with weights of chance bfloat16 changes too much.
 
 import dataclasses
 import pathlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,12 +82,19 @@ def model(
     dtype is what JAX computes in; the engines of CPUs choose for themselves.
     """
     target = folder / "model"
-    if target.exists():
-        return target
+    if not target.exists():
+        # neither its flags nor its memory shall be those of what is measured
+        made = [str(folder), str(width), dtype]
+        subprocess.run([sys.executable, "-m", __name__, *made], check=True)
+    return target
+
+
+def main(folder: str, width: str, dtype: str) -> None:
+    """Trains the model and writes it, with `weights.npz`, into the folder."""
     from seg.predict import bundle
 
     config = config_lib.replace(
-        ours.network("float32", width),
+        ours.network("float32", int(width)),
         {
             "data.normalize": "percentile",
             "data.tile": _CROP,
@@ -96,9 +105,10 @@ def model(
         },
     )
     made = bundle.from_model(config, _trained(config))
-    np.savez(folder / "weights.npz", **made.weights)
+    np.savez(pathlib.Path(folder, "weights.npz"), **made.weights)
     kept = config_lib.replace(config, {"model.dtype": dtype})
-    return bundle.save(dataclasses.replace(made, config=kept), target)
+    made = dataclasses.replace(made, config=kept)
+    bundle.save(made, pathlib.Path(folder, "model"))
 
 
 def _trained(config: config_lib.Config) -> Any:
@@ -136,3 +146,7 @@ def _crop(seed: int) -> tuple[np.ndarray, np.ndarray]:
         return image, drawn["classes"].astype(np.uint8)
     pixels, truth = picture(_CROP, seed)
     return pixels[..., None], truth.astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from launch.bench import duel
 from seg import config as config_lib
-
-# What is timed, and what tells of it afterwards.
-Side = tuple[Callable[..., Any], Callable[[], dict[str, Any]]]
 
 
 def network(
@@ -58,7 +56,7 @@ def train_step(
     width: int,
     architecture: str = "unet_small",
     **of_the_peer: Any,
-) -> Side:
+) -> duel.Side:
     """Steps of `seg.train.step`, the input on the device already.
 
     The host waits for the device once in n of them, as training does.
@@ -107,7 +105,7 @@ def predict(
     architecture: str = "unet_small",
     resident: bool = False,
     **of_the_peer: Any,
-) -> Side:
+) -> duel.Side:
     """A batch of tiles by the engine that `auto` takes, from and to NumPy.
 
     With `resident`, n of them by JAX, input and result on the device.
@@ -183,7 +181,7 @@ def computes_in(run: Any, config: config_lib.Config) -> str:
     return {"bf16": "bfloat16", "f32": "float32"}[found]
 
 
-def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> Side:
+def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> duel.Side:
     """A probability map to labels and a table: `seg.predict.blobs`."""
     from seg.predict import blobs
 

@@ -1,15 +1,12 @@
 """scikit-image: label and regionprops_table, the columns of our table."""
 
 import pathlib
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import skimage
 from skimage import measure
 
-# What is timed, and what tells of it afterwards.
-Side = tuple[Callable[..., Any], Callable[[], dict[str, Any]]]
+from launch.bench import duel
 
 # Column of theirs -> of ours; channel 0 is the image, 1 the map.
 _EXACT = {
@@ -31,7 +28,7 @@ _CLOSE = {
 _ROUNDING = 5e-5  # scikit-image averages in float32, pixel by pixel
 
 
-def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> Side:
+def objects(folder: pathlib.Path, *, side: int, n_objects: int) -> duel.Side:
     """A probability map to labels and a table; equal to ours, or it fails."""
     del side, n_objects
     given = np.load(folder / "map.npz")

@@ -73,13 +73,17 @@ def _torch(what: str, dtype: str) -> Measure:
             f"{_OURS}:{what}",
             f"{_TORCH}:{what}",
             f"{what.replace('_', ' ')}, {dtype}, {_tiles(size)}",
-            # as launch.train starts; `seg predict` has nothing of the kind
-            environment=compiler.environment() if what == "train_step" else {},
+            environment=_started(what),
             dtype=dtype,
             **size,
         )
 
     return measure
+
+
+def _started(what: str) -> dict[str, str]:
+    """As launch.train starts; `seg predict` has nothing of the kind."""
+    return compiler.environment() if what == "train_step" else {}
 
 
 def _tiles(size: dict[str, int]) -> str:
@@ -157,8 +161,7 @@ def _gpu(what: str, network: str, width: int) -> Measure:
             f"{what.replace('_', ' ')}, bfloat16, {_tiles(size)}, "
             "input on the device",
             fill_s=0.01 if options.tiny else _FILL_S,
-            environment=_SHARED
-            | (compiler.environment() if what == "train_step" else {}),
+            environment=_SHARED | _started(what),
             dtype="bfloat16",
             device="cpu" if options.tiny else "cuda",
             mode="aot_eager" if options.tiny else options.mode,

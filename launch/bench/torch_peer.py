@@ -14,10 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from launch.bench import torch_networks
-
-# What is timed, and what tells of it afterwards.
-Side = tuple[Callable[..., Any], Callable[[], dict[str, Any]]]
+from launch.bench import duel, torch_networks
 
 _BACKENDS = ("aot_eager", "eager")  # those that need no compiler
 
@@ -32,7 +29,7 @@ def train_step(
     architecture: str = "unet_small",
     device: str = "cpu",
     mode: str = "",
-) -> Side:
+) -> duel.Side:
     """Forward, backward and AdamW, the input on the device already."""
     del batch_size, side
     model, image = _load(folder, architecture, width, device)
@@ -87,7 +84,7 @@ def predict(
     resident: bool = False,
     device: str = "cpu",
     mode: str = "",
-) -> Side:
+) -> duel.Side:
     """A batch of tiles, from and to NumPy, as `inference_mode` has it.
 
     With `resident`, n of them, input and result on the device.
@@ -124,7 +121,7 @@ def predict(
 
 def stardist(
     folder: pathlib.Path, *, dtype: str, batch_size: int, side: int, width: int
-) -> Side:
+) -> duel.Side:
     """StarDist's network, with weights of its own, on the same images."""
     del batch_size, side, width
     torch.manual_seed(0)

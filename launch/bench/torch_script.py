@@ -13,19 +13,19 @@ import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-# What is timed, and what tells of it afterwards.
-Side = tuple[Callable[..., Any], Callable[[], dict[str, Any]]]
+if TYPE_CHECKING:  # the script itself needs nothing of ours
+    from launch.bench import duel
 
 _OVERLAP, _CLOSING, _LEAST_PX = 0.25, 3, 16
 _COLUMNS = ("label", "area", "centroid", "bbox", "intensity_mean",
             "eccentricity", "solidity")  # fmt: skip
 
 
-def cold(folder: pathlib.Path, **settings: Any) -> Side:
+def cold(folder: pathlib.Path, **settings: Any) -> "duel.Side":
     """The script, from the start of its process to its end."""
     command = [sys.executable, "-m", "launch.bench.torch_script"]
     command += [str(each) for each in _arguments(folder, **settings)]
@@ -37,7 +37,7 @@ def cold(folder: pathlib.Path, **settings: Any) -> Side:
     return once, lambda: tell() | _found(folder, **settings)
 
 
-def warm(folder: pathlib.Path, **settings: Any) -> Side:
+def warm(folder: pathlib.Path, **settings: Any) -> "duel.Side":
     """The same in a process that goes on, the network loaded and warm."""
     images, out, *rest = _arguments(folder, **settings)
     network = load(*rest)
@@ -52,7 +52,7 @@ def warm(folder: pathlib.Path, **settings: Any) -> Side:
     return once, lambda: tell() | _found(folder, **settings)
 
 
-def maps(folder: pathlib.Path, **settings: Any) -> Side:
+def maps(folder: pathlib.Path, **settings: Any) -> "duel.Side":
     """From one file to the class of each pixel, in memory, objects left out."""
     images, _, *rest = _arguments(folder, **settings)
     (path,) = images.glob("*.tif")

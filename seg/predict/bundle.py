@@ -184,7 +184,7 @@ def add_files(
 def keep(folder: str | os.PathLike, bundle: Bundle) -> None:
     """Adds to the bundle in a folder the exports it has not, if it can."""
     try:
-        missing = bundle.exports.keys() - load(folder).exports.keys()
+        missing = bundle.exports.keys() - _read(pathlib.Path(folder))["files"]
         new = {name: bundle.exports[name] for name in missing}
         if new and os.access(folder, os.W_OK):
             add_files(folder, bundle, new)

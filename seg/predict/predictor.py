@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import math
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -258,6 +259,22 @@ class Predictor:
             n_calls=self._engine.n_calls,
             **kwargs,
         )
+
+
+def kept(
+    folders: Sequence[pathlib.Path],
+    bundles: Sequence[bundle_lib.Bundle],
+    **settings: Any,
+) -> Predictor:
+    """The predictor of bundles, whose folders keep the graphs made for it.
+
+    settings: those of `Predictor`.
+    """
+    first, *others = bundles
+    use = Predictor(first, others=others, **settings)
+    for folder, used in zip(folders, use.bundles, strict=True):
+        bundle_lib.keep(folder, used)
+    return use
 
 
 def _with_graph(bundle: bundle_lib.Bundle) -> bundle_lib.Bundle:

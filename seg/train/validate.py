@@ -26,7 +26,8 @@ def on_images(
         return None
     val = (data.read("val", i) for i in range(data.n("val")))
     with_objects = (r for r in val if r["labels"] is not None)
-    check_monitor(config, next(with_objects, data.read("val", 0)))
+    first = next(with_objects, None) or data.read("val", 0)
+    check_monitor(config, first)
 
     def evaluate(
         state: step.State, check: Callable[[], None]

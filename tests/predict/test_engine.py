@@ -161,6 +161,21 @@ def test_two_calls_that_do_not_fit_together_are_made_one_by_one(
     assert not caplog.text
 
 
+def test_a_small_first_batch_does_not_cut_later_ones(network, monkeypatch):
+    run, sizes = xla.Xla(network, "none"), []
+    call = run._call
+
+    def noted(batch, stats):
+        sizes.append(len(batch))
+        return call(batch, stats)
+
+    monkeypatch.setattr(run, "_call", noted)
+    stats = normalize.measure(np.zeros((8, 8, 1), np.uint8))
+    for n in (1, 4):
+        run.run(np.zeros((n, 8, 8, 1), np.uint8), stats)
+    assert sizes == [1, 4]
+
+
 def test_a_cpu_computes_one_batch_at_a_time(network):
     assert engine_of(network)[0].n_calls == 1
 

@@ -13,10 +13,10 @@ graph (`seg export`, or the first use of such an engine) needs JAX no more.
 import glob
 import importlib.util
 import os
-import pathlib
 
 import numpy as np
 
+from seg import compiler
 from seg import config as config_lib
 
 NAMES = ("auto", "jax", "onnx", "openvino")
@@ -124,11 +124,7 @@ def identity(name: str) -> str:
 
 def has_bfloat16() -> bool:
     """Whether the processor computes in bfloat16."""
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    flags = text.partition("flags")[2].partition("\n")[0].split()
+    flags = compiler.processor().get("flags", "").split()
     return bool({"amx_bf16", "avx512_bf16"} & set(flags))
 
 

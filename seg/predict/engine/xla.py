@@ -75,7 +75,7 @@ class Xla(engine.Engine):
 
     def _in_parts(self, batch: np.ndarray, stats: np.ndarray) -> np.ndarray:
         window = batch.shape[1]
-        n = self._fits.setdefault(window, len(batch))
+        n = self._fits.get(window, len(batch))
         while True:
             try:
                 parts = [

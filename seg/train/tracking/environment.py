@@ -8,6 +8,8 @@ import platform
 import subprocess
 import sys
 
+from seg import compiler
+
 _ROOT = pathlib.Path(__file__).parents[3]
 
 
@@ -24,7 +26,8 @@ def tags() -> dict[str, str]:
 
 
 def _hardware() -> str:
-    text = f"{os.cpu_count()} x {_processor()}"
+    name = compiler.processor().get("model name", platform.machine())
+    text = f"{os.cpu_count()} x {name}"
     jax = sys.modules.get("jax")
     if jax is None:
         return text
@@ -32,14 +35,6 @@ def _hardware() -> str:
     if devices[0].platform == "cpu":
         return text
     return f"{len(devices)} x {devices[0].device_kind}, {text}"
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _commit() -> str:
