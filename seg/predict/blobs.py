@@ -112,21 +112,19 @@ def detect(
     raw = classes_from(probabilities, predict.threshold)
     least = by_class("predict.min_area", predict.min_area, n_classes)
     labels, class_of = _separate(raw, predict, least)
-    if predict.drop_border:
-        wanted = np.ones(len(class_of), bool)
-        wanted[objects.at_border(labels)] = False
-        labels = objects.keep(labels, wanted)
-    # once more, for what another class took of an object
-    area = np.bincount(labels.ravel(), minlength=len(class_of))
-    wanted = area >= np.maximum(np.take(least, class_of), 1)
-    if not wanted[1:].all():
-        labels = objects.keep(labels, wanted)
-    unordered, labels = labels, objects.in_raster_order(labels)
+    # from here on by runs: there are far fewer of them than pixels
     runs = shapes.Runs.of(labels)
-    kinds = np.zeros(labels.max() + 1, np.uint8)
-    kinds[runs.label] = class_of[unordered.ravel()[runs.at]]
+    # once more, for what another class took of an object
+    wanted = runs.areas(len(class_of)) >= np.take(least, class_of)
+    if predict.drop_border:
+        wanted[objects.at_border(labels)] = False
+    ids = runs.ranks(wanted)
+    kinds = np.zeros(ids.max() + 1, np.uint8)
+    kinds[ids] = np.where(ids > 0, class_of, 0)
+    runs = runs.renamed(ids)
     table = _table(runs, kinds, probabilities, image, predict, class_names)
-    return Blobs(labels, kinds[labels], table)
+    labels = runs.painted(np.arange(len(kinds), dtype=np.int32))
+    return Blobs(labels, runs.painted(kinds), table)
 
 
 def check_names(n_channels: int, class_names: Sequence[str]) -> None:
@@ -176,13 +174,17 @@ def _separate(
             found = objects.fill_gaps(found, predict.gap)
         if predict.fill_holes:
             found = objects.fill_holes(found)
-        area = np.bincount(found.ravel())
+        n_found = int(found.max())
         if least[k] > 1:
+            area = shapes.Runs.of(found).areas(n_found + 1)
             found = objects.keep(found, area >= least[k])
-        place = (found > 0) & (own | (labels == 0))
-        np.add(found, n_labels, out=labels, where=place)
-        n_labels += len(area) - 1
-        class_of.append(np.full(len(area) - 1, k, np.uint8))
+        if n_labels:
+            place = (found > 0) & (own | (labels == 0))
+            np.add(found, n_labels, out=labels, where=place)
+        else:
+            labels = found
+        n_labels += n_found
+        class_of.append(np.full(n_found, k, np.uint8))
     return labels, np.concatenate(class_of)
 
 

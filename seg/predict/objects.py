@@ -11,6 +11,8 @@ border are objects like any other.
 import numpy as np
 from scipy import ndimage
 
+from seg.predict import shapes
+
 _SQUARE = np.ones((3, 3), bool)
 
 
@@ -179,13 +181,5 @@ def at_border(labels: np.ndarray) -> np.ndarray:
 
 def in_raster_order(labels: np.ndarray) -> np.ndarray:
     """The same objects with ids 1..N by their first pixels: int32 [H, W]."""
-    flat = np.ascontiguousarray(labels).ravel()
-    at = np.flatnonzero(flat)
-    first = np.full(int(flat.max()) + 1, flat.size)
-    # of several writes to one place the last stays: the first pixel
-    first[flat[at[::-1]]] = at[::-1]
-    order = np.argsort(first, kind="stable")
-    order = order[first[order] < flat.size]
-    ids = np.zeros(len(first), np.int32)
-    ids[order] = np.arange(1, len(order) + 1)
-    return ids[flat].reshape(labels.shape)
+    runs = shapes.Runs.of(labels)
+    return runs.painted(runs.ranks(np.ones(int(labels.max()) + 1, bool)))

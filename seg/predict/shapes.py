@@ -33,6 +33,36 @@ class Runs:
         length = np.diff(at, append=flat.size)
         return cls(labels.shape, at, flat[at], length)
 
+    def areas(self, n_labels: int) -> np.ndarray:
+        """Pixels of each label, 0 too: int64 [n_labels]."""
+        # the weights make floats of counts, exact up to 2^53
+        found = np.bincount(self.label, self.length, n_labels)
+        return found.astype(np.int64)
+
+    def ranks(self, wanted: np.ndarray) -> np.ndarray:
+        """New ids of the labels, by their first pixels: int32 [n_labels].
+
+        wanted: bool [n_labels]. What is wanted and there gets 1..N in raster
+        order; the rest 0, as the background does.
+        """
+        first = np.full(len(wanted), self.shape[0] * self.shape[1])
+        # of several writes to one place the last stays: the first pixel
+        first[self.label[::-1]] = self.at[::-1]
+        order = np.argsort(first, kind="stable")
+        there = first[order] < self.shape[0] * self.shape[1]
+        order = order[there & wanted[order] & (order > 0)]
+        ids = np.zeros(len(wanted), np.int32)
+        ids[order] = np.arange(1, len(order) + 1)
+        return ids
+
+    def renamed(self, ids: np.ndarray) -> "Runs":
+        """The same runs, of label ids[label] each; neighbours may be alike."""
+        return dataclasses.replace(self, label=ids[self.label])
+
+    def painted(self, values: np.ndarray) -> np.ndarray:
+        """An image [H, W] of values[label]."""
+        return np.repeat(values[self.label], self.length).reshape(self.shape)
+
     def objects(self) -> "Runs":
         """The runs without the background's."""
         of = self.label > 0
