@@ -37,6 +37,7 @@ def as_published() -> config.Config:
             name="adam", learning_rate=1e-4, schedule="constant",
             warmup_frac=0.0, clip_norm=0.0),
         train=config.Train(batch_size=20, steps=3500, augment=False),
-        predict=config.Predict(overlap=0.0, spacing="ceil", blend="last"),
+        predict=config.Predict(
+            tile=256, overlap=0.0, spacing="ceil", blend="last"),
         track=config.Track(experiment="dsb2018"),
     )  # fmt: skip

@@ -44,6 +44,6 @@ def as_published() -> config.Config:
             name="sgd", unit_gradients=True, schedule="constant",
             warmup_frac=0.0, clip_norm=0.0),
         train=config.Train(epochs=25, monitor="val/loss"),
-        predict=config.Predict(overlap=0.0),
+        predict=config.Predict(tile=256, overlap=0.0),
         track=config.Track(experiment="microscale"),
     )  # fmt: skip

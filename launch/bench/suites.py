@@ -33,11 +33,11 @@ _SCRIPT = "launch.bench.torch_script"
 _RUNS = 7
 _UNET = {"batch_size": 4, "side": 256, "width": 32}
 _TINY = {"batch_size": 2, "side": 64, "width": 4}
-_FOLDER = {"n_images": 8, "side": 2048, "width": 16, "tile": 256,
-           "batch_size": 4, "device": "cpu"}  # fmt: skip
+_FOLDER = {"n_images": 8, "side": 2048, "width": 16, "tile": 576,
+           "batch_size": 2, "device": "cpu"}  # fmt: skip
 _TINY_FOLDER = {"n_images": 2, "side": 256, "width": 4, "tile": 64,
                 "batch_size": 4, "device": "cpu"}  # fmt: skip
-_ON_GPU = {"n_images": 1, "side": 8192, "width": 16, "tile": 512,
+_ON_GPU = {"n_images": 1, "side": 8192, "width": 16, "tile": 576,
            "batch_size": 16, "device": "cuda"}  # fmt: skip
 # The two processes share a GPU's memory; by default JAX takes three quarters.
 _SHARED = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}

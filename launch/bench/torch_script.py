@@ -20,7 +20,7 @@ import numpy as np
 if TYPE_CHECKING:  # the script itself needs nothing of ours
     from launch.bench import duel
 
-_OVERLAP, _CLOSING, _LEAST_PX = 0.25, 3, 16
+_OVERLAP, _CLOSING, _LEAST_PX = 0.11, 3, 16
 _COLUMNS = ("label", "area", "centroid", "bbox", "intensity_mean",
             "eccentricity", "solidity")  # fmt: skip
 

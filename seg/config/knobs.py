@@ -59,9 +59,12 @@ class Model:
 class Predict:
     """From an image to objects."""
 
-    tile: int = knob(256, "side of a window, px", POSITIVE)
+    # 512 px and 64 of the neighbours: sides of 512, 1024, 2048, ... px are
+    # covered with a quarter more to compute; windows of 256, by a quarter of
+    # them, take 1.9 times the pixels of an image.
+    tile: int = knob(576, "largest side of a window, px", POSITIVE)
     overlap: float = knob(
-        0.25, "least overlap of two windows, share of a side", BELOW_ONE
+        0.11, "least overlap of two windows, share of a side", BELOW_ONE
     )
     spacing: str = knob(
         "least",
@@ -74,7 +77,7 @@ class Predict:
         "mean = averaged alike; last = the later one's",
         ("cosine", "mean", "last"),
     )
-    batch_size: int = knob(4, "windows in a batch", POSITIVE)
+    batch_size: int = knob(2, "windows in a batch", POSITIVE)
     tta: int = knob(
         1, "views averaged: 1, 2 (flip), 4 (turns) or 8 (both)", (1, 2, 4, 8)
     )

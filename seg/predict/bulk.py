@@ -4,6 +4,7 @@ Each image's results are written first, each whole, then its record in the
 `ledger`; an image whose record still holds is skipped. The tables of all images
 are made from the records, so that they come out the same however often a run
 was stopped, and cover all that lies in the folder, whichever call put it there.
+While the objects of one image are found and written, the network has the next.
 An image that cannot be used does not stop the others: it is listed in
 `failures.csv`.
 """
@@ -17,7 +18,10 @@ import pathlib
 import shutil
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent import futures
 from typing import Any
+
+import numpy as np
 
 from seg import config as config_lib
 from seg.images import formats, read, slide, slide_write, slide_zarr, write
@@ -147,24 +151,40 @@ def run(
     """
     settings = {**settings, "select": select}
     outcome = Outcome()
-    with ledger_lib.held(out) as ledger:
+    with (
+        ledger_lib.held(out) as ledger,
+        futures.ThreadPoolExecutor(1) as network,
+    ):
         stems = ledger.stems(images)
         use = None
-        for image in progress(images):
-            work = ledger.work(stems[image])
+        maps: dict[Path, futures.Future[_Map]] = {}
+
+        def job_of(image: Path) -> _Job | None:
             if not overwrite and ledger.holds(image, settings, names):
+                return None
+            return _Job(out, image, stems[image], names, settings, select)
+
+        for i, image in enumerate(progress(images)):
+            work = ledger.work(stems[image])
+            job = job_of(image)
+            if not job:
                 shutil.rmtree(work, ignore_errors=True)
                 outcome.n_skipped += 1
                 continue
             if overwrite:
                 shutil.rmtree(work, ignore_errors=True)
             use = use or predictor()
-            job = _Job(out, image, stems[image], names, settings, select)
             try:
                 if slide.is_slide(image):
                     job.do_slide(use, ledger, check)
                 else:
-                    job.do_image(use, ledger)
+                    # this one, where it does not run yet, and one more
+                    for each in images[i : i + 2]:
+                        later = job if each == image else job_of(each)
+                        if each in maps or not later or slide.is_slide(each):
+                            continue
+                        maps[each] = network.submit(later.mapped, use)
+                    job.do_image(use, maps.pop(image).result(), ledger)
             except _Unusable as error:
                 reason = str(error.__cause__) or "not enough memory"
                 outcome.failures.append((image, " ".join(reason.split())))
@@ -190,6 +210,15 @@ def _reading() -> Iterator[None]:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Map:
+    """An image [H, W, C], what its file was like, and the network's map."""
+
+    state: Sequence[int]
+    pixels: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class _Job:
     """One image to segment and what is to be written for it."""
 
@@ -200,24 +229,28 @@ class _Job:
     settings: Mapping[str, Any]
     select: str
 
-    def do_image(
-        self, use: "predictor_lib.Predictor", ledger: ledger_lib.Ledger
-    ) -> None:
-        """At once, in memory."""
+    def mapped(self, use: "predictor_lib.Predictor") -> _Map:
+        """Reads the image, at once, and runs the network."""
         with _reading():
             state = ledger_lib.state(self.image)
             pixels = read.read_image(self.image, select=self.select)
-            found = use(
-                pixels,
-                name=self.stem,
-                probabilities="probabilities" in self.names,
-            )
+            return _Map(state, pixels, use.probabilities(pixels))
+
+    def do_image(
+        self,
+        use: "predictor_lib.Predictor",
+        of: _Map,
+        ledger: ledger_lib.Ledger,
+    ) -> None:
+        """Finds the objects of an image in memory."""
+        with _reading():
+            found = use.objects(of.pixels, of.probabilities, self.stem)
         ledger.begin(self.image, self.stem)
         files = []
         for form in self._forms():
             files.append(form.file(self.stem))
-            form.write(self.out / files[-1], pixels, found)
-        self._note(ledger, state, files, found.table)
+            form.write(self.out / files[-1], of.pixels, found)
+        self._note(ledger, of.state, files, found.table)
 
     def do_slide(
         self,

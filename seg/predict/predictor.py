@@ -57,6 +57,10 @@ class Segmentation:
     table: Table
     probabilities: np.ndarray | None = None
 
+    def without_map(self) -> "Segmentation":
+        """The same, but for the probabilities, which need most memory."""
+        return dataclasses.replace(self, probabilities=None)
+
 
 class Predictor:
     """Segments images with one model, or with the mean of several.
@@ -129,15 +133,21 @@ class Predictor:
         if isinstance(image, str | os.PathLike):
             name = name or os.fspath(image)
         pixels = as_pixels(image)
-        found = self.probabilities(pixels, stats)
-        # What is counted as intensity is the image as it was given.
-        objects = blobs.detect(found, pixels, self.config.predict, self.classes)
-        return Segmentation(
-            objects.classes,
-            objects.labels,
-            _table(objects.table, name),
-            found if probabilities else None,
+        found = self.objects(pixels, self.probabilities(pixels, stats), name)
+        return found if probabilities else found.without_map()
+
+    def objects(
+        self, pixels: np.ndarray, probabilities: np.ndarray, name: str = ""
+    ) -> Segmentation:
+        """What the map [H, W, K] of an image [H, W, C] says; name: as above.
+
+        What is counted as intensity is the image as it was given.
+        """
+        found = blobs.detect(
+            probabilities, pixels, self.config.predict, self.classes
         )
+        table = _table(found.table, name)
+        return Segmentation(found.classes, found.labels, table, probabilities)
 
     def probabilities(
         self, image: Image, stats: np.ndarray | None = None

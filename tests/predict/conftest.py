@@ -22,6 +22,8 @@ def make_bundle():
             "model.depth": 2,
             "model.norm": "batch",
             "predict.tile": 32,
+            "predict.overlap": 0.25,
+            "predict.batch_size": 4,
         }
         changes |= {k.replace("__", "."): v for k, v in knobs.items()}
         settings = config.check(config.replace(config.Config(), changes))

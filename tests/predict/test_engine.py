@@ -88,7 +88,7 @@ def test_windows_fit_image_and_stride(network):
             assert window >= min(side, tile)
             assert window < tile + tool.stride
             sizes.add((tile, window))
-    assert len(sizes) <= 3 * 5
+    assert len(sizes) <= 1 + 2 + 4
     assert tool.window((50, 300), 256) == tool.window((300, 50), 256) == 256
 
 

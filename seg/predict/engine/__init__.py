@@ -28,10 +28,10 @@ _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin",
 _DEVICES = ("/dev/nvidia[0-9]*", "/dev/dxg", "/dev/kfd", "/dev/accel*",
             "/dev/vfio/[0-9]*")  # fmt: skip
 
-# Windows for images smaller than the tile, as shares of the tile: few enough
-# that a folder of odd sizes compiles little, close enough that little is
-# computed in vain.
-_SHARES = (0.25, 0.375, 0.5, 0.75)
+# px; sides of the windows for images smaller than the tile are multiples of it:
+# few enough that a folder of odd sizes compiles little, close enough that
+# little is computed in vain.
+_STEP = 64
 
 
 class OutOfMemory(MemoryError):
@@ -76,8 +76,7 @@ class Engine:
         Rounded up to a multiple of `stride`; smaller than the tile where the
         whole image fits into less.
         """
-        sizes = [round(share * tile) for share in _SHARES]
-        need = next((s for s in sizes if s >= max(shape)), tile)
+        need = min(-(-max(shape) // _STEP) * _STEP, tile)
         return -(-need // self.stride) * self.stride
 
 
