@@ -3,6 +3,8 @@
 import json
 import os
 import pathlib
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +16,10 @@ from seg.images import formats
 from seg.predict import bulk, ledger, predictor
 
 NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
+
+
+class Stopped(Exception):
+    """What a signal raises."""
 
 
 def draw(path, shape=(40, 50)):
@@ -92,6 +98,49 @@ def test_one_bad_image_stops_nothing(tmp_path, use):
         os.remove(tmp_path / "in" / name)
     assert run(["in"], "out", use).n_skipped == 2
     assert not (tmp_path / "out" / "failures.csv").exists()
+
+
+def test_the_network_has_the_next_image_meanwhile_and_no_more(
+    tmp_path, use, monkeypatch
+):
+    """The first image's objects wait until the second has its map."""
+    images = [draw(tmp_path / f"{name}.png") for name in "abcd"]
+    mapped = [threading.Event() for _ in images]
+    probabilities, objects = use.probabilities, use.objects
+    n_mapped, seen = iter(mapped), []
+
+    def map_(pixels):
+        found = probabilities(pixels)
+        next(n_mapped).set()
+        return found
+
+    def waiting(*args):
+        i = len(seen)
+        assert all(event.wait(30) for event in mapped[: i + 2])
+        time.sleep(0.1)  # in which a third would be done
+        seen.append(sum(event.is_set() for event in mapped))
+        return objects(*args)
+
+    monkeypatch.setattr(use, "probabilities", map_)
+    monkeypatch.setattr(use, "objects", waiting)
+    assert run(images, "out", use).n_done == 4
+    assert seen == [2, 3, 4, 4]
+
+
+def test_a_stop_in_the_next_image_leaves_this_one_done(tmp_path, tiny):
+    images = [draw(tmp_path / f"{name}.png", (32, 32)) for name in "abc"]
+    calls = []
+
+    def stop():
+        calls.append(1)
+        if len(calls) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run(images, "out", predictor.Predictor(tiny, on_batch=stop))
+    assert list(files("out")) == ["a_labels.tif"]
+    outcome = run(images, "out", predictor.Predictor(tiny))
+    assert (outcome.n_done, outcome.n_skipped) == (2, 1)
 
 
 def test_a_finished_folder_needs_no_predictor(tmp_path, use):
