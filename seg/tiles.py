@@ -52,12 +52,11 @@ def windows(
     return np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2)
 
 
-def weights(window: int) -> np.ndarray:
-    """Blending weights of a window: float32 [window, window], > 0 everywhere.
+def ramp(window: int) -> np.ndarray:
+    """Blending weights of a window's rows, or columns: float32 [window], > 0.
 
-    The product of two raised cosines. The floor of 1 % keeps a pixel that only
-    one window's edge covers well defined, as nnU-Net's Gaussian does.
+    A raised cosine. The floor of 1 % keeps a pixel that only one window's edge
+    covers well defined, as nnU-Net's Gaussian does.
     """
     phase = (np.arange(window) + 0.5) / window
-    ramp = np.maximum(np.sin(np.pi * phase) ** 2, 0.01)
-    return np.outer(ramp, ramp).astype(np.float32)
+    return np.maximum(np.sin(np.pi * phase) ** 2, 0.01).astype(np.float32)

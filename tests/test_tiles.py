@@ -97,11 +97,9 @@ def test_every_pixel_of_an_image_is_in_a_window():
 
 @pytest.mark.parametrize("window", [1, 2, 3, 16, 31, 256])
 def test_weights_are_positive_symmetric_and_highest_in_the_middle(window):
-    found = tiles.weights(window)
-    assert found.shape == (window, window) and found.dtype == np.float32
+    found = tiles.ramp(window)
+    assert found.shape == (window,) and found.dtype == np.float32
     assert found.min() > 0 and found.max() <= 1
-    for same in (found.T, found[::-1], found[:, ::-1]):
-        np.testing.assert_allclose(same, found, rtol=1e-6)
-    half = found[: (window + 1) // 2, window // 2]
-    assert (np.diff(half) >= 0).all()
-    assert found[window // 2, window // 2] == found.max()
+    np.testing.assert_allclose(found[::-1], found, rtol=1e-6)
+    assert (np.diff(found[: (window + 1) // 2]) >= 0).all()
+    assert found[window // 2] == found.max()

@@ -2,10 +2,11 @@
 
 Windows (`tiles.windows`) go through the network in batches of one shape, the
 last one filled up with zeros. Where windows overlap, their outputs are blended:
-averaged with `tiles.weights`, which fade towards a window's border and are
-never zero ("cosine"); averaged alike ("mean"); or the later window's is taken
-("last", which is what a plain paste does). An axis shorter than a
-window is continued on both sides by reflection, as often as it takes.
+averaged with weights (`tiles.ramp` of rows and of columns) that fade towards a
+window's border and are never zero ("cosine"); averaged alike ("mean"); or the
+later window's is taken ("last", which is what a plain paste does). An axis
+shorter than a window is continued on both sides by reflection, as often as it
+takes.
 
 Rows of windows come in from the top and finished rows go out, so that beyond
 the image and the result, memory is one strip of `window` rows and three
@@ -14,8 +15,7 @@ blended, or the caller uses a strip, across rows of windows. `strips` is that
 stream; `stitch` collects it.
 
 Where the windows agree about a pixel, the average is their value, bit for bit:
-the sums are float64, wide enough for products of two float32, and the division
-comes last.
+the sums are float64, and what that rounds float32 does not see.
 """
 
 import collections
@@ -157,40 +157,44 @@ class _Strip:
         top: int,
         blend: str,
     ):
-        fades = blend == "cosine"
-        weights = tiles.weights(window) if fades else np.ones((window, window))
-        self.weights = weights.astype(np.float64)[..., None]
+        self.ramp = np.ones(window)
+        if blend == "cosine":
+            self.ramp = tiles.ramp(window).astype(np.float64)
+        self.weights = np.outer(self.ramp, self.ramp)[..., None]
         self.overwrites = blend == "last"
         self.inside = [_inside(length, window) for length in shape]
-        # The same for each row of windows, so summed once.
-        self.row_norm = np.zeros((window, max(shape[1], window), 1))
+        # What the weights of a pixel add up to is one of the first times one of
+        # the second, as all rows of windows are alike.
+        self.norm_of_rows = self.ramp.copy()
+        self.norm_of_cols = np.zeros((max(shape[1], window), 1))
         for left in lefts:
-            self.row_norm[:, left : left + window] += self.weights
+            self.norm_of_cols[left : left + window, 0] += self.ramp
         self.top = top
-        self.norm = self.row_norm.copy()
         self.sums: np.ndarray | None = None
 
     def add(self, left: int, output: np.ndarray) -> None:
         """Adds the output [window, window, K] of a window at `top`."""
-        window, width, _ = self.norm.shape
+        window, width = len(self.ramp), len(self.norm_of_cols)
         if self.sums is None:
             self.sums = np.zeros((window, width, output.shape[-1]))
+        here = slice(left, left + window)
         if self.overwrites:
-            here = slice(left, left + window)
-            self.sums[:, here] = self.norm[:, here] * output
+            norm = self.norm_of_rows[:, None, None] * self.norm_of_cols[here]
+            self.sums[:, here] = norm * output
         else:
-            self.sums[:, left : left + window] += self.weights * output
+            self.sums[:, here] += self.weights * output
 
     def finish(self, bottom: int) -> np.ndarray:
         """The rows above `bottom`, float32; the strip then starts there."""
         rows, cols = self.inside
         done = slice(rows.start, rows.start + bottom - self.top)
-        mean = self.sums[done, cols] / self.norm[done, cols]
+        mean = self.sums[done, cols] / self.norm_of_cols[cols]
+        mean /= self.norm_of_rows[done, None, None]
         n = bottom - self.top
-        for array, fresh in ((self.sums, 0), (self.norm, self.row_norm)):
+        for array in (self.sums, self.norm_of_rows):
             array[:-n] = array[n:].copy()
             array[len(array) - n :] = 0
-            array += fresh
+        self.norm_of_rows += self.ramp
         self.top = bottom
         return mean.astype(np.float32)
 

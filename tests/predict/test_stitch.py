@@ -65,7 +65,8 @@ def test_windows_are_averaged_with_their_weights():
         return np.concatenate([batch * ramp, batch[..., :1]], -1)
 
     total, norm = np.zeros((45, 61, 3)), np.zeros((45, 61, 1))
-    weights = tiles.weights(window)[..., None].astype(float)
+    ramp = tiles.ramp(window).astype(float)
+    weights = np.outer(ramp, ramp)[..., None]
     for row, col in tiles.windows((45, 61), window, overlap):
         at = slice(row, row + window), slice(col, col + window)
         total[at] += weights * network(image[at][None])[0]
