@@ -36,7 +36,7 @@ def get_config() -> config.Config:
             per_image=4),
         augment=config.Augment(scale=0.3),
         optim=config.Optim(ema=0.98),
-        train=config.Train(steps=250, eval_every=50),
+        train=config.Train(steps=250, eval_every=50, eval_images=16),
         predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="architectures"),
     )  # fmt: skip

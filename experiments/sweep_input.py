@@ -35,7 +35,7 @@ def get_config() -> config.Config:
         augment=config.Augment(
             brightness=0.0, contrast=0.0, gamma=0.0, noise=0.0),
         optim=config.Optim(learning_rate=2e-3, ema=0.98),
-        train=config.Train(steps=250, eval_every=50),
+        train=config.Train(steps=250, eval_every=50, eval_images=16),
         predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="input"),
     )  # fmt: skip

@@ -33,7 +33,7 @@ def get_config() -> config.Config:
         augment=config.Augment(scale=0.3),
         optim=config.Optim(learning_rate=2e-3, ema=0.98),
         train=config.Train(
-            steps=250, eval_every=50, monitor="val/ap50"),
+            steps=250, eval_every=50, eval_images=16, monitor="val/ap50"),
         predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="objects"),
     )  # fmt: skip

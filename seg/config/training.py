@@ -165,6 +165,11 @@ class Train:
     eval_every: int = knob(
         0, "steps between two validations; 0 = an epoch", NOT_NEGATIVE
     )
+    eval_images: int = knob(
+        0,
+        "validation images that are scored, evenly chosen; 0 = all",
+        NOT_NEGATIVE,
+    )
     checkpoint_every: int = knob(
         0, "steps between saves; 0 = each validation", NOT_NEGATIVE
     )

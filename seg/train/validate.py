@@ -22,11 +22,14 @@ def on_images(
     there are no images for it. Raises ConfigError for a `train.monitor` that
     is not among them.
     """
-    if not data.n("val"):
+    n = data.n("val")
+    if not n:
         return None
-    val = (data.read("val", i) for i in range(data.n("val")))
+    n_scored = min(config.train.eval_images or n, n)
+    scored = np.linspace(0, n - 1, n_scored).round().astype(int).tolist()
+    val = (data.read("val", i) for i in scored)
     with_objects = (r for r in val if r["labels"] is not None)
-    first = next(with_objects, None) or data.read("val", 0)
+    first = next(with_objects, None) or data.read("val", scored[0])
     check_monitor(config, first)
 
     def evaluate(
@@ -57,7 +60,7 @@ def on_images(
 
         found = report.evaluate(
             score,
-            (data.read("val", i) for i in range(data.n("val"))),
+            (data.read("val", i) for i in scored),
             config.classes,
             "val",
             intervals=False,

@@ -114,6 +114,22 @@ def test_several_processes_agree_once_an_image(monkeypatch):
     assert len(called) == 3
 
 
+@pytest.mark.parametrize(
+    ("n_scored", "wanted"),
+    [(0, range(9)), (3, (0, 4, 8)), (1, (0,)), (99, range(9))],
+)
+def test_a_few_images_spread_evenly_can_stand_for_all(n_scored, wanted):
+    seen = []
+    data = data_of(9)
+    read = data.read
+    data.read = lambda split, i: seen.append(i) or read(split, i)
+    knobs = settings(train__eval_images=n_scored)
+    evaluate = validate.on_images(knobs, data)
+    seen.clear()
+    evaluate(fresh(), lambda: None)
+    assert seen == list(wanted)
+
+
 def test_without_images_there_is_no_validation():
     assert validate.on_images(settings(), data_of(0)) is None
 
