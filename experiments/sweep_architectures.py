@@ -37,6 +37,7 @@ def get_config() -> config.Config:
         augment=config.Augment(scale=0.3),
         optim=config.Optim(ema=0.98),
         train=config.Train(steps=250, eval_every=50, eval_images=16),
-        predict=config.Predict(connectivity=1, gap=2, min_area=(12,)),
+        predict=config.Predict(
+            tile=256, overlap=0.25, connectivity=1, gap=2, min_area=(12,)),
         track=config.Track(experiment="architectures"),
     )  # fmt: skip

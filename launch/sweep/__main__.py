@@ -142,8 +142,9 @@ def _preflight(sweep: share.Sweep, signals: stop.Signals) -> None:
             pathlib.Path(folder, "out"),
         )
         file.write_text(json.dumps([dataclasses.asdict(c) for c in configs]))
+        command = [sys.executable, "-m", "launch.sweep.preflight", str(file)]
         status = work.Children().run(
-            [sys.executable, "-m", "launch.sweep.preflight", str(file)],
+            [*command, *filter(None, [sweep.tiles])],
             output,
             # whatever devices there are, they are for the trainings
             {"JAX_PLATFORMS": "cpu"},

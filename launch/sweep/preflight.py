@@ -1,8 +1,9 @@
-"""Whether networks, losses and optimisers of configs can be built: FILE.json.
+"""Whether trainings of these configs could begin: FILE.json [PACK].
 
-python -m launch.sweep.preflight FILE.json, a list of configs. In a process of
-its own, since it loads JAX, which takes a GPU whole. Exit status: 0, or 2 and
-one line.
+python -m launch.sweep.preflight FILE.json, a list of configs: networks, losses
+and optimisers can be built, and the raw files or the pack are there. In a
+process of its own, since it loads JAX, which takes a GPU whole. Exit status: 0,
+or 2 and one line.
 """
 
 import json
@@ -26,21 +27,32 @@ def check(config: config_lib.Config) -> None:
     validate.check_monitor(config)
 
 
-def check_all(configs: Iterable[config_lib.Config]) -> None:
-    """As `check`, of each distinct one."""
+def check_all(configs: Iterable[config_lib.Config], tiles: str = "") -> None:
+    """As `check`, of each distinct one, and of their data."""
+    from seg.data import layouts, records
+
+    configs = list(configs)
     seen = {
         (c.model, c.loss, c.optim, c.classes, c.data.tile, c.train): c
         for c in configs
     }
     for config in seen.values():
         check(config)
+    if tiles:
+        records.open_pack(tiles)
+        return
+    for config in {c.data: c for c in configs}.values():
+        layouts.source_stamp(config)
 
 
 def main() -> int:
     """Checks those of the file."""
     texts = json.loads(pathlib.Path(sys.argv[1]).read_text())
     try:
-        check_all(config_lib.from_json(json.dumps(text)) for text in texts)
+        check_all(
+            (config_lib.from_json(json.dumps(text)) for text in texts),
+            *sys.argv[2:],
+        )
     except config_lib.UserError as error:
         return seg_flags.fail(f"SWEEP: {error}")
     return seg_flags.DONE

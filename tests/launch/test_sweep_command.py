@@ -83,13 +83,26 @@ def _folder(run):
     return run.info.artifact_uri.removeprefix("file://")
 
 
+@pytest.mark.parametrize(
+    ("swept", "words"),
+    [
+        (
+            {"model.name": ["unet", "unett"]},
+            "unknown model.name 'unett'; did you",
+        ),
+        (
+            [{"data.layout": "stardist", "data.path": "gone.zip"}],
+            "data.path=gone.zip does not exist",
+        ),
+    ],
+)
 def test_a_trial_that_cannot_begin_ends_the_sweep_before_it_does(
-    command, tmp_path
+    command, tmp_path, swept, words
 ):
-    child = command({"model.name": ["unet", "unett"]})
+    child = command(swept)
     told, _ = child.communicate()
     assert child.returncode == 2
-    assert told.startswith("error: SWEEP: unknown model.name 'unett'; did you")
+    assert told.startswith(f"error: SWEEP: {words}")
     assert not (tmp_path / "w").exists()
 
 
