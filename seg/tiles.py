@@ -43,6 +43,26 @@ def starts(
     return np.round(np.linspace(0, length - window, n)).astype(np.int64)
 
 
+def thriftiest(
+    shape: tuple[int, int], overlap: float, spacing: str = "least"
+) -> int:
+    """The window, px, by which an image of this (H, W) takes least work.
+
+    Of the multiples of 64 from 320 to 576, for which sides of 1024, 2048, ...
+    px take 1.27 times the image's pixels with an overlap of .11; windows of
+    256, by a quarter of them, take 1.9. Smaller ones see little around what
+    they decide, larger ones need more memory than they spare work.
+    """
+
+    def work(window: int) -> tuple[int, int]:
+        rows, cols = (
+            len(starts(length, window, overlap, spacing)) for length in shape
+        )
+        return rows * cols * window**2, -window
+
+    return min(range(320, 577, 64), key=work)
+
+
 def windows(
     shape: tuple[int, int], window: int, overlap: float, spacing: str = "least"
 ) -> np.ndarray:

@@ -166,7 +166,7 @@ POSITIVE = (
     "data.cache_mib", "synthetic.n_train", "synthetic.height",
     "synthetic.width", "synthetic.diameter", "optim.learning_rate",
     "train.batch_size", "train.epochs", "train.log_every", "train.keep",
-    "predict.tile", "predict.batch_size", "predict.watershed_distance",
+    "predict.batch_size", "predict.watershed_distance",
     "loss.tversky_gamma", "loss.boundary_width",
     "optim.cycles", "data.gamma",
 )  # fmt: skip
@@ -179,7 +179,8 @@ NOT_NEGATIVE = (
     "augment.noise", "loss.focal_gamma", "loss.boundary_weight",
     "optim.weight_decay",
     "optim.clip_norm", "train.steps", "train.seed", "train.eval_every",
-    "train.checkpoint_every", "train.patience", "predict.closing",
+    "train.eval_images", "train.checkpoint_every", "train.patience",
+    "predict.tile", "predict.closing",
     "predict.gap", "predict.watershed_sigma", "track.n_overlays",
     "optim.swa_every", "data.invert_above", "data.resize",
 )  # fmt: skip

@@ -95,6 +95,18 @@ def test_every_pixel_of_an_image_is_in_a_window():
         assert seen.all()
 
 
+@pytest.mark.parametrize(
+    ("shape", "least"),  # pixels that go through the network, by image's
+    [((600, 600), 1.14), ((640, 640), 1.44), ((1200, 1200), 1.25),
+     ((2048, 2048), 1.27), ((8192, 8192), 1.27), ((500, 500), 1.05)],
+)  # fmt: skip
+def test_the_thriftiest_window_spares_work(shape, least):
+    window = tiles.thriftiest(shape, 0.11)
+    n = len(tiles.windows(shape, window, 0.11))
+    assert n * window**2 / np.prod(shape) == pytest.approx(least, abs=0.005)
+    assert window % 64 == 0 and 320 <= window <= 576
+
+
 @pytest.mark.parametrize("window", [1, 2, 3, 16, 31, 256])
 def test_weights_are_positive_symmetric_and_highest_in_the_middle(window):
     found = tiles.ramp(window)

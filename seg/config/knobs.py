@@ -59,10 +59,12 @@ class Model:
 class Predict:
     """From an image to objects."""
 
-    # 512 px and 64 of the neighbours: sides of 512, 1024, 2048, ... px are
-    # covered with a quarter more to compute; windows of 256, by a quarter of
-    # them, take 1.9 times the pixels of an image.
-    tile: int = knob(576, "largest side of a window, px", POSITIVE)
+    tile: int = knob(
+        0,
+        "side of a window, px; 0 = what an image takes least work with, of 320 "
+        "to 576",
+        NOT_NEGATIVE,
+    )
     overlap: float = knob(
         0.11, "least overlap of two windows, share of a side", BELOW_ONE
     )

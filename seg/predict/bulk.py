@@ -4,7 +4,8 @@ Each image's results are written first, each whole, then its record in the
 `ledger`; an image whose record still holds is skipped. The tables of all images
 are made from the records, so that they come out the same however often a run
 was stopped, and cover all that lies in the folder, whichever call put it there.
-While the objects of one image are found and written, the network has the next.
+While the objects of one image are found and written, the network has the next,
+unless it is a large one.
 An image that cannot be used does not stop the others: it is listed in
 `failures.csv`.
 """
@@ -13,6 +14,7 @@ import contextlib
 import dataclasses
 import glob
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -34,6 +36,7 @@ Path = pathlib.Path
 
 _LOG = logging.getLogger(__name__)
 _FAILURES = "failures.csv"
+_SMALL = 2**24  # pixels
 
 
 @dataclasses.dataclass
@@ -151,10 +154,10 @@ def run(
     """
     settings = {**settings, "select": select}
     outcome = Outcome()
-    with (
-        ledger_lib.held(out) as ledger,
-        futures.ThreadPoolExecutor(1) as network,
-    ):
+    with contextlib.ExitStack() as held:
+        ledger = held.enter_context(ledger_lib.held(out))
+        network = futures.ThreadPoolExecutor(1)
+        held.callback(network.shutdown, cancel_futures=True)
         stems = ledger.stems(images)
         use = None
         maps: dict[Path, futures.Future[_Map]] = {}
@@ -178,12 +181,11 @@ def run(
                 if slide.is_slide(image):
                     job.do_slide(use, ledger, check)
                 else:
-                    # this one, where it does not run yet, and one more
-                    for each in images[i : i + 2]:
-                        later = job if each == image else job_of(each)
-                        if each in maps or not later or slide.is_slide(each):
-                            continue
-                        maps[each] = network.submit(later.mapped, use)
+                    if image not in maps:
+                        maps[image] = network.submit(job.mapped, use)
+                    for each in filter(_is_small, images[i + 1 : i + 2]):
+                        if later := job_of(each):
+                            maps[each] = network.submit(later.mapped, use)
                     job.do_image(use, maps.pop(image).result(), ledger)
             except _Unusable as error:
                 reason = str(error.__cause__) or "not enough memory"
@@ -193,6 +195,15 @@ def run(
             outcome.n_done += 1
         _tables(out, names, ledger, outcome)
     return outcome
+
+
+def _is_small(image: Path) -> bool:
+    """Whether an image may be in memory beside another one."""
+    try:
+        shape = read.read_header(image).shape
+    except (config_lib.UserError, OSError):
+        return False  # a Zarr, or what its own turn will tell
+    return math.prod(shape) <= _SMALL
 
 
 class _Unusable(Exception):
@@ -242,15 +253,19 @@ class _Job:
         of: _Map,
         ledger: ledger_lib.Ledger,
     ) -> None:
-        """Finds the objects of an image in memory."""
+        """Finds the objects of an image in memory; writes and notes them."""
+        state, pixels = of.state, of.pixels
         with _reading():
-            found = use.objects(of.pixels, of.probabilities, self.stem)
+            found = use.objects(pixels, of.probabilities, self.stem)
+        if "probabilities" not in self.names:
+            found = found.without_map()
+        del of
         ledger.begin(self.image, self.stem)
         files = []
         for form in self._forms():
             files.append(form.file(self.stem))
-            form.write(self.out / files[-1], of.pixels, found)
-        self._note(ledger, of.state, files, found.table)
+            form.write(self.out / files[-1], pixels, found)
+        self._note(ledger, state, files, found.table)
 
     def do_slide(
         self,

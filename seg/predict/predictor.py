@@ -30,6 +30,9 @@ Image = np.ndarray | str | os.PathLike[str] | bytes
 
 _LOG = logging.getLogger(__name__)
 _MAX_CHANNELS = 4
+# Networks that average over the whole window, as group normalisation does: it
+# should be as large as those of the training.
+_AVERAGING = ("deeplab_v3plus", "residual_unet")
 
 
 class Table(list[dict[str, Any]]):
@@ -105,7 +108,7 @@ class Predictor:
         self.bundle, self.bundles = bundles[0], bundles
         self._engine = ensemble.joined([_engine(one, name) for one in bundles])
         self._on_batch = on_batch
-        self._tile = config.predict.tile
+        self._tile = _tile(config)
 
     def __call__(
         self,
@@ -173,7 +176,7 @@ class Predictor:
     def _whole(self, pixels: np.ndarray, stats: np.ndarray) -> np.ndarray:
         """The blended map of an image [H, W, C] as it stands."""
         while True:
-            window = self._engine.window(pixels.shape[:2], self._tile)
+            window = self._window(pixels.shape[:2], self._tile)
             try:
                 stream = self._stream(
                     lambda top, bottom: pixels[top:bottom],
@@ -212,7 +215,7 @@ class Predictor:
         n_channels = self.config.model.in_channels
         # never a smaller one, that memory asked for: strips of two runs would
         # not fit together
-        window = self._engine.window(shape, self.config.predict.tile)
+        window = self._window(shape, _tile(self.config))
         try:
             yield from self._stream(
                 lambda top, bottom: read.as_channels(
@@ -229,6 +232,11 @@ class Predictor:
                 f"out of memory with one window of {window} px; give "
                 f"--predict.tile={window // 2}, or free the device"
             ) from error
+
+    def _window(self, shape: tuple[int, int], tile: int) -> int:
+        predict = self.config.predict
+        tile = tile or tiles.thriftiest(shape, predict.overlap, predict.spacing)
+        return self._engine.window(shape, tile)
 
     def check_strips(self) -> None:
         """Raises UserError for a model that cannot take an image by strips."""
@@ -309,6 +317,12 @@ def _engine(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:
 
     content = bundle.exports[bundle_lib.GRAPH]
     return graphs.ENGINES[name](content, bundle.stride)
+
+
+def _tile(config: config_lib.Config) -> int:
+    """The side of windows; 0 where the image decides."""
+    averages = config.model.name in _AVERAGING or config.model.norm == "group"
+    return config.predict.tile or (config.data.tile if averages else 0)
 
 
 def as_pixels(image: Image) -> np.ndarray:

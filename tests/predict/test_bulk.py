@@ -1,5 +1,6 @@
 """Claims about many images: one bad one stops nothing, a stop loses nothing."""
 
+import functools
 import json
 import os
 import pathlib
@@ -125,6 +126,22 @@ def test_the_network_has_the_next_image_meanwhile_and_no_more(
     monkeypatch.setattr(use, "objects", waiting)
     assert run(images, "out", use).n_done == 4
     assert seen == [2, 3, 4, 4]
+
+
+def test_a_large_image_waits_for_its_turn(tmp_path, use, monkeypatch):
+    images = [draw(tmp_path / f"{name}.png") for name in "abc"]
+    monkeypatch.setattr(bulk, "_SMALL", 40 * 50 - 1)
+    order = []
+
+    def noted(name, method, *args):
+        order.append(name)
+        return method(*args)
+
+    for name in ("probabilities", "objects"):
+        noting = functools.partial(noted, name, getattr(use, name))
+        monkeypatch.setattr(use, name, noting)
+    assert run(images, "out", use).n_done == 3
+    assert order == ["probabilities", "objects"] * 3
 
 
 def test_a_stop_in_the_next_image_leaves_this_one_done(tmp_path, tiny):

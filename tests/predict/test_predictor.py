@@ -179,6 +179,25 @@ def test_few_windows_do_not_fill_a_batch_in_vain(tiny, monkeypatch):
     assert shapes == [(1, 32), (2, 32), *[(4, 32)] * 4]
 
 
+@pytest.mark.parametrize(
+    ("norm", "side"), [("none", 384), ("batch", 384), ("group", 64)]
+)
+def test_the_image_chooses_windows_unless_the_network_averages_over_them(
+    make_bundle, monkeypatch, norm, side
+):
+    sides = set()
+    run = xla.Xla.run
+
+    def seen(self, batch, stats):
+        sides.add(batch.shape[1])
+        return run(self, batch, stats)
+
+    monkeypatch.setattr(xla.Xla, "run", seen)
+    made = make_bundle(predict__tile=0, data__tile=64, model__norm=norm)
+    predictor.Predictor(made, engine="jax").probabilities(grey(330, 600))
+    assert sides == {side}
+
+
 def test_on_batch_stops_in_the_middle(tiny):
     class Stop(Exception):
         pass
