@@ -84,11 +84,12 @@ _THESIS = _PLAIN | {
     "train.monitor": "val/loss", "augment.rotate": 0.7,
     "augment.rotate_degrees": 180.0, "augment.flip": 0.4,
     "augment.crop_pad": 0.2, "augment.fill": 160 / 255,
-    "predict.overlap": 0.0, "predict.closing": 29,
+    "predict.tile": 512, "predict.overlap": 0.0, "predict.closing": 29,
     "predict.min_area": (5_000, 10_000, 10_000), "predict.margin": (0, 30, 50),
 }  # fmt: skip
 _SQUEEZED = _PLAIN | {
     "model.in_channels": 3, "data.resize": 128, "data.tile": 128,
+    "predict.tile": 128, "predict.overlap": 0.0,
     "data.normalize": "range", "optim.name": "adam",
     "optim.learning_rate": 1e-3, "train.augment": False,
 }  # fmt: skip
@@ -111,8 +112,8 @@ PUBLISHED = {
         "data.invert_above": 80.0, "loss.terms": "binary_cross_entropy",
         "optim.name": "adam", "optim.learning_rate": 1e-4,
         "train.batch_size": 20, "train.steps": 3500, "train.augment": False,
-        "predict.spacing": "ceil", "predict.blend": "last",
-        "predict.threshold": 0.5,
+        "predict.tile": 256, "predict.spacing": "ceil",
+        "predict.blend": "last", "predict.threshold": 0.5,
     },
     "microscale_lovasz": _PLAIN | {
         "model.name": "xception_unet", "model.n_classes": 3,
@@ -126,7 +127,8 @@ PUBLISHED = {
         "optim.learning_rate": 1e-3, "optim.momentum": 0.9,
         "optim.nesterov": True, "optim.unit_gradients": True,
         "train.batch_size": 8, "train.epochs": 25,
-        "train.monitor": "val/loss", "predict.overlap": 0.0,
+        "train.monitor": "val/loss", "predict.tile": 256,
+        "predict.overlap": 0.0,
     },
 }  # fmt: skip
 
