@@ -27,17 +27,20 @@ def check(config: config_lib.Config) -> None:
     validate.check_monitor(config)
 
 
-def check_all(configs: Iterable[config_lib.Config], tiles: str = "") -> None:
-    """As `check`, of each distinct one, and of their data."""
-    from seg.data import layouts, records
-
-    configs = list(configs)
+def check_all(configs: Iterable[config_lib.Config]) -> None:
+    """As `check`, of each distinct one."""
     seen = {
         (c.model, c.loss, c.optim, c.classes, c.data.tile, c.train): c
         for c in configs
     }
     for config in seen.values():
         check(config)
+
+
+def check_data(configs: Iterable[config_lib.Config], tiles: str = "") -> None:
+    """Raises UserError where the raw files, or the pack, are not there."""
+    from seg.data import layouts, records
+
     if tiles:
         records.open_pack(tiles)
         return
@@ -49,10 +52,9 @@ def main() -> int:
     """Checks those of the file."""
     texts = json.loads(pathlib.Path(sys.argv[1]).read_text())
     try:
-        check_all(
-            (config_lib.from_json(json.dumps(text)) for text in texts),
-            *sys.argv[2:],
-        )
+        configs = [config_lib.from_json(json.dumps(text)) for text in texts]
+        check_all(configs)
+        check_data(configs, *sys.argv[2:])
     except config_lib.UserError as error:
         return seg_flags.fail(f"SWEEP: {error}")
     return seg_flags.DONE
