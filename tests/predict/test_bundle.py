@@ -275,3 +275,18 @@ def test_the_digest_tells_models_apart(tiny, make_bundle):
     assert len(digests) == 4
     moved = dataclasses.replace(tiny, meta={"licence": "other"})
     assert bundle.digest(moved) == bundle.digest(tiny)
+
+
+def test_an_export_that_is_gone_is_made_again(tmp_path, tiny):
+    made = dataclasses.replace(
+        tiny, exports={bundle.GRAPH: b"graph", bundle.PROGRAM: b"program"}
+    )
+    folder = bundle.save(tiny, tmp_path / "m")
+    bundle.add_files(folder, tiny, made.exports)
+    (folder / bundle.GRAPH).unlink()
+    assert dict(bundle.load(folder).exports) == {bundle.PROGRAM: b"program"}
+    bundle.keep(folder, made)
+    assert bundle.load(folder).exports == made.exports
+    (folder / bundle.WEIGHTS).unlink()
+    with pytest.raises(config.UserError, match="missing"):
+        bundle.load(folder)
