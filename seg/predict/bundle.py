@@ -184,8 +184,12 @@ def add_files(
 def keep(folder: str | os.PathLike, bundle: Bundle) -> None:
     """Adds to the bundle in a folder the exports it has not, if it can."""
     try:
-        missing = bundle.exports.keys() - _read(pathlib.Path(folder))["files"]
-        new = {name: bundle.exports[name] for name in missing}
+        listed = _read(pathlib.Path(folder))["files"]
+        new = {
+            name: content
+            for name, content in bundle.exports.items()
+            if name not in listed or not pathlib.Path(folder, name).exists()
+        }
         if new and os.access(folder, os.W_OK):
             add_files(folder, bundle, new)
     except config_lib.UserError as error:  # it is needed again, that is all
@@ -292,6 +296,8 @@ def _load(folder: pathlib.Path) -> Bundle:
     contents = {}
     for name, sha256 in tree["files"].items():
         if pathlib.PurePath(name).name != name or not (folder / name).is_file():
+            if name in (GRAPH, PROGRAM):  # made again when it is wanted
+                continue
             raise _refused(folder, f"{name} is missing")
         content = (folder / name).read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
