@@ -39,17 +39,26 @@ class Runs:
         found = np.bincount(self.label, self.length, n_labels)
         return found.astype(np.int64)
 
+    def firsts(self, n_labels: int, nowhere: int) -> np.ndarray:
+        """Flat index of each label's first pixel: int64 [n_labels].
+
+        nowhere: what labels get that are not there.
+        """
+        first = np.full(n_labels, nowhere)
+        # of several writes to one place the last stays: the first pixel
+        first[self.label[::-1]] = self.at[::-1]
+        return first
+
     def ranks(self, wanted: np.ndarray) -> np.ndarray:
         """New ids of the labels, by their first pixels: int32 [n_labels].
 
         wanted: bool [n_labels]. What is wanted and there gets 1..N in raster
         order; the rest 0, as the background does.
         """
-        first = np.full(len(wanted), self.shape[0] * self.shape[1])
-        # of several writes to one place the last stays: the first pixel
-        first[self.label[::-1]] = self.at[::-1]
+        nowhere = self.shape[0] * self.shape[1]
+        first = self.firsts(len(wanted), nowhere)
         order = np.argsort(first, kind="stable")
-        there = first[order] < self.shape[0] * self.shape[1]
+        there = first[order] < nowhere
         order = order[there & wanted[order] & (order > 0)]
         ids = np.zeros(len(wanted), np.int32)
         ids[order] = np.arange(1, len(order) + 1)

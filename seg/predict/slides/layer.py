@@ -56,10 +56,8 @@ class Layer:
         self._strips.put(i, labels)
         self.ids[i] = ids
         runs = shapes.Runs.of(labels)
-        area = np.bincount(runs.label, runs.length, len(ids)).astype(np.int64)
-        first = np.full(len(ids), NOWHERE)
-        # of several writes to one place the last stays: the first pixel
-        first[runs.label[::-1]] = runs.at[::-1]
+        area = runs.areas(len(ids))
+        first = runs.firsts(len(ids), NOWHERE)
         first[area > 0] += self.span(i)[0] * self.shape[1]
         border = np.zeros(len(ids), bool)
         border[labels[:, 0]] = border[labels[:, -1]] = True
