@@ -25,15 +25,14 @@ module="${1:?usage: sbatch launch/cloud/slurm.sh launch.train --experiment=...}"
 shift
 [ "${SLURM_NTASKS:-1}" -gt 1 ] && set -- "$@" --mesh.distributed=true
 
-srun --kill-on-bad-exit=0 .venv/bin/python -m "$module" "$@" &
-step=$!
 # SLURM tells this shell (B:); srun passes a signal on to every task.
 announced=
-trap 'announced=yes; kill -TERM "$step"' TERM
-wait "$step"
+trap 'announced=yes; kill -TERM "$!"' TERM
+srun --kill-on-bad-exit=0 .venv/bin/python -m "$module" "$@" &
+wait "$!"
 status=$?
-while kill -0 "$step" 2>/dev/null; do # the signal ended that wait early
-  wait "$step"
+while kill -0 "$!" 2>/dev/null; do # the signal ended that wait early
+  wait "$!"
   status=$?
 done
 if [ "$status" -eq 33 ] && [ "$announced" ]; then
