@@ -216,10 +216,6 @@ def export(inputs: list[str]) -> None:
     if name.startswith(("runs:/", "models:/")):
         _given("out", "FILE")  # what is fetched from MLflow is a copy
     folder = seg.find(name)
-    if FLAGS.format not in export_lib.FORMATS:
-        raise config_lib.ConfigError(
-            config_lib.unknown("format", FLAGS.format, export_lib.FORMATS)
-        )
     file, make = export_lib.FORMATS[FLAGS.format]
     found = bundle.load(folder)
     content = make(found)
@@ -235,7 +231,9 @@ def export(inputs: list[str]) -> None:
 
 def _export_flags() -> None:
     absl_flags.DEFINE_string("out", None, "file; by default in the bundle")
-    absl_flags.DEFINE_string("format", "stablehlo", "stablehlo or onnx")
+    absl_flags.DEFINE_enum(
+        "format", "stablehlo", ["stablehlo", "onnx"], "what to write"
+    )
 
 
 def verify(inputs: list[str]) -> int:

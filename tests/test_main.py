@@ -151,6 +151,7 @@ MODEL, OUT, PHOTO = "--model=MODEL", "--out=out", "in/a.png"
         (("info",), "give MODEL"),
         (("info", "nowhere"), "no model 'nowhere'"),
         (("export", "nowhere"), "no model 'nowhere'"),
+        (("export", MODEL, "--format=onyx"), "one of <stablehlo|onnx>"),
         (("verify", "nowhere"), "nowhere does not exist"),
         (("track-sync", "in"), "holds no spool"),
     ],
