@@ -11,6 +11,9 @@ Scores of a `Matching` at t, as there 0 where nothing matches:
     AP = TP / (TP + FP + FN), F1 = 2 TP / (2 TP + FP + FN),
     PQ = sum of matched IoUs / (TP + FP / 2 + FN / 2) (Kirillov et al. 2019).
 `scores` differ in one case: where nothing is and nothing was found, they are 1.
+They have two more, which need no threshold: the Aggregated Jaccard Index (Kumar
+et al. 2017, "A dataset and a technique for generalized nuclear segmentation")
+and the F-score of `boundaries`.
 """
 
 import dataclasses
@@ -21,7 +24,7 @@ import numpy as np
 from scipy import optimize, sparse
 from scipy.sparse import csgraph
 
-from seg.evaluate import metrics
+from seg.evaluate import boundaries, metrics
 
 THRESHOLDS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 _MEAN_PERCENT = range(50, 91, 5)  # the thresholds of `ap_mean`
@@ -36,6 +39,8 @@ class Matching:
     n_found: int
     tp: np.ndarray  # int64 [T], matched
     iou_sum: np.ndarray  # float64 [T], sum of the IoUs of the matched
+    jaccard: np.ndarray  # int64 [2], pixels in common and in all
+    boundary: np.ndarray  # int64 [4], see `boundaries.agreement`
 
     @property
     def fp(self) -> np.ndarray:
@@ -89,6 +94,8 @@ def match(
         len(overlaps.found_ids),
         np.array([len(pairs) for pairs in chosen], np.int64),
         np.array([overlaps.iou[pairs].sum(dtype=float) for pairs in chosen]),
+        overlaps.aggregated(),
+        boundaries.agreement(true_labels, labels),
     )
 
 
@@ -116,6 +123,8 @@ def pooled(matchings: Sequence[Matching]) -> Matching:
         sum(m.n_found for m in matchings),
         np.sum([m.tp for m in matchings], axis=0),
         np.sum([m.iou_sum for m in matchings], axis=0),
+        np.sum([m.jaccard for m in matchings], axis=0),
+        np.sum([m.boundary for m in matchings], axis=0),
     )
 
 
@@ -123,7 +132,7 @@ def scores(matchings: Sequence[Matching]) -> dict[str, float]:
     """Scores of a split, by the names that tracking uses.
 
     ap50 ... ap95, ap_mean (.50:.05:.90, of the thresholds that were matched),
-    and f1 and pq at the first threshold, all pooled over objects; the same
+    f1 and pq at the first threshold, aji and boundary_f, all pooled; the same
     with `_image` as means over images; and `count_error`, a mean over images.
     """
     return {
@@ -163,6 +172,12 @@ def _score(kind: str, counts: np.ndarray, empty: float = 0.0) -> np.ndarray:
     return np.divide(part, whole, out=np.full(tp.shape, empty), where=whole > 0)
 
 
+def _aji(pixels: np.ndarray) -> np.ndarray:
+    """The index of pixels in common and in all [..., 2]: float64 [...]."""
+    common, total = np.moveaxis(np.asarray(pixels, float), -1, 0)
+    return np.divide(common, total, out=np.ones_like(common), where=total > 0)
+
+
 def _statistics(
     matchings: Sequence[Matching],
 ) -> dict[str, tuple[np.ndarray, Callable[[np.ndarray], float]]]:
@@ -183,6 +198,13 @@ def _statistics(
         named[name] = counts, functools.partial(pool, kind, at)
         by_image = _score(kind, counts, 1.0)[:, at].mean(1)
         named[f"{name}_image"] = by_image, np.mean
+    for name, part, score in (
+        ("aji", "jaccard", _aji),
+        ("boundary_f", "boundary", boundaries.f_score),
+    ):
+        values = np.stack([getattr(m, part) for m in matchings])
+        named[name] = values, lambda drawn, score=score: score(drawn.sum(0))
+        named[f"{name}_image"] = score(values), np.mean
     errors = metrics.count_error(counts[:, 1, 0], counts[:, 0, 0])
     named["count_error"] = errors, np.mean
     return named
@@ -196,7 +218,10 @@ class _Overlaps:
     found_ids: np.ndarray  # int64 [M]
     true: np.ndarray  # int64 [P], index into true_ids
     found: np.ndarray  # int64 [P]
+    common: np.ndarray  # int64 [P], pixels
     iou: np.ndarray  # float32 [P]
+    true_area: np.ndarray  # int64 [N]
+    found_area: np.ndarray  # int64 [M]
 
     @classmethod
     def of(cls, true_labels: np.ndarray, labels: np.ndarray) -> "_Overlaps":
@@ -221,11 +246,11 @@ class _Overlaps:
         key, pair = np.unique(
             true * len(found_ids) + found, return_inverse=True
         )
-        overlap = np.bincount(pair, length, len(key))
+        common = np.bincount(pair, length, len(key))
         true, found = np.divmod(key, max(len(found_ids), 1))
         both = (true_ids[true] > 0) & (found_ids[found] > 0)
-        true, found, overlap = true[both], found[both], overlap[both]
-        union = true_area[true] + found_area[found] - overlap
+        true, found, common = true[both], found[both], common[both]
+        union = true_area[true] + found_area[found] - common
         # background, where there is any, comes first of the sorted ids
         n_zero = (np.sum(true_ids == 0), np.sum(found_ids == 0))
         return cls(
@@ -233,8 +258,25 @@ class _Overlaps:
             found_ids[n_zero[1] :].astype(np.int64),
             true - n_zero[0],
             found - n_zero[1],
-            (overlap / union).astype(np.float32),
+            common.astype(np.int64),
+            (common / union).astype(np.float32),
+            true_area[n_zero[0] :].astype(np.int64),
+            found_area[n_zero[1] :].astype(np.int64),
         )
+
+    def aggregated(self) -> np.ndarray:
+        """Pixels in common and in all, of the Aggregated Jaccard Index.
+
+        Each true object is taken with the found one of the largest IoU, even
+        if another one has that too; what is left alone on either side counts
+        against.
+        """
+        order = np.lexsort((-self.found, self.iou, self.true))
+        chosen = order[np.diff(self.true[order], append=-1) != 0]
+        n_common = self.common[chosen].sum()
+        taken = np.bincount(self.found[chosen], minlength=len(self.found_ids))
+        n_found = (np.maximum(taken, 1) * self.found_area).sum()
+        return np.array([n_common, self.true_area.sum() + n_found - n_common])
 
     def matched(self, threshold: float) -> np.ndarray:
         """Indices of the pairs that are matched at a threshold."""

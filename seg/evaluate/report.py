@@ -26,7 +26,8 @@ from seg.evaluate import artifacts, matching, metrics
 
 _HEADLINES = (
     "dice", "iou", "miou", "miou_image", "ap50", "ap50_image", "ap75",
-    "ap_mean", "ap_mean_image", "f1", "pq", "count_error", "accuracy",
+    "ap_mean", "ap_mean_image", "f1", "pq", "aji", "boundary_f",
+    "count_error", "accuracy",
 )  # fmt: skip
 
 

@@ -122,11 +122,41 @@ def test_a_threshold_reached_by_steps_is_the_threshold():
 def test_names_are_those_of_tracking():
     scores = matching.scores([matching.match(_true(), _true())] * 2)
     names = [f"ap{t}" for t in range(50, 100, 5)]
-    names += ["ap_mean", "f1", "pq"]
+    names += ["ap_mean", "f1", "pq", "aji", "boundary_f"]
     expected = {*names, *(f"{n}_image" for n in names), "count_error"}
     assert set(scores) == expected
     assert scores.pop("count_error") == 0
     assert set(scores.values()) == {1.0}
+
+
+def test_the_aggregated_index_is_kumars(recorded):
+    _, pairs, matchings = recorded
+    for (true, found), matching_ in zip(pairs, matchings, strict=True):
+        common = total = 0
+        alone = set(np.unique(found)) - {0}
+        for i in set(np.unique(true)) - {0}:
+            at = true == i
+            best = max(
+                set(np.unique(found[at])) - {0},
+                key=lambda j, at=at: (
+                    np.sum(at & (found == j)) / np.sum(at | (found == j)),
+                    -int(j),
+                ),
+                default=0,
+            )
+            other = (found == best) & (best > 0)
+            common += np.sum(at & other)
+            total += np.sum(at | other)
+            alone -= {best}
+        total += sum(np.sum(found == j) for j in alone)
+        assert matching_.jaccard.tolist() == [common, total]
+
+
+def test_a_merger_costs_the_aggregated_index_what_lies_outside():
+    merged = np.where(np.isin(_true(), (3, 7)), 1, _true())
+    scores = matching.scores([matching.match(_true(), merged)])
+    # both true ones take the merged one: (36 + 36 + 36) / (72 + 72 + 36)
+    assert scores["aji"] == pytest.approx(108 / 180)
 
 
 def test_ap_mean_is_over_fifty_to_ninety():

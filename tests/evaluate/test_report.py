@@ -75,7 +75,8 @@ def _evaluate(predict, *records, **kwargs):
 def test_metrics_have_the_names_that_tracking_expects():
     names = {"dice", "iou", "miou", "miou_image", "accuracy", "count_error"}
     names |= {f"{kind}_{name}" for kind in ("dice", "iou") for name in NAMES}
-    for name in (*(f"ap{t}" for t in THRESHOLDS), "ap_mean", "pq", "f1"):
+    objects = ("ap_mean", "pq", "f1", "aji", "boundary_f")
+    for name in (*(f"ap{t}" for t in THRESHOLDS), *objects):
         names |= {name, f"{name}_image"}
     found = _evaluate(_truth, PLENTY, intervals=True)
     assert set(found.metrics) == {f"test/{name}" for name in names}

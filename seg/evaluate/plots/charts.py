@@ -17,7 +17,7 @@ History = Sequence[tuple[int, Mapping[str, float]]]
 _PANELS: tuple[tuple[str, tuple[str, ...], str, Any], ...] = (
     ("Loss", ("loss",), "loss", None),
     ("Foreground", ("dice", "iou", "miou"), "score", max),
-    ("Objects", ("ap50", "ap_mean", "pq", "f1"), "score", max),
+    ("Objects", ("ap50", "ap_mean", "pq", "aji"), "score", max),
     ("Count error", ("count_error",), "share of the objects", min),
     ("Learning rate", ("learning_rate",), "learning rate", None),
     ("Speed", ("tiles_per_second",), "tiles a second", None),
@@ -25,7 +25,9 @@ _PANELS: tuple[tuple[str, tuple[str, ...], str, Any], ...] = (
 _TITLES = {
     "dice": "Dice", "iou": "IoU", "miou": "Mean IoU", "ap50": "AP at IoU 0.5",
     "ap_mean": "Mean AP, IoU 0.5 to 0.9", "pq": "Panoptic quality",
-    "f1": "F1 at IoU 0.5", "count_error": "Count error", "loss": "Loss",
+    "f1": "F1 at IoU 0.5", "aji": "Aggregated Jaccard",
+    "boundary_f": "Boundary F, 2 px", "count_error": "Count error",
+    "loss": "Loss",
 }  # fmt: skip
 _LOWER_IS_BETTER = ("count_error", "loss")
 
