@@ -27,6 +27,13 @@ class Model:
     n_classes: int = knob(
         1, "outputs of the class head; 1 = one sigmoid", POSITIVE
     )
+    objects: str = knob(
+        "none",
+        "what a second head learns, to separate the objects that touch: "
+        "distance (to the object's border, 1 at its deepest), interior (all "
+        "but the border) or none",
+        ("none", "distance", "interior"),
+    )
     width: int | None = knob(None, "channels of the first level", POSITIVE)
     depth: int | None = knob(None, "number of 2x down-samplings", NOT_NEGATIVE)
     stem: int | None = knob(
@@ -91,8 +98,12 @@ class Predict:
     )
     separate: str = knob(
         "components",
-        "objects by components or watershed",
-        ("components", "watershed"),
+        "objects by components; watershed of their shape; or learned = "
+        "watershed of what model.objects has learned",
+        ("components", "watershed", "learned"),
+    )
+    seed: float = knob(
+        0.5, "where the learned map is above this, an object begins", FRACTION
     )
     connectivity: int = knob(
         2,

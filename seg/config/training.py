@@ -91,6 +91,9 @@ class Loss:
     tversky_gamma: float = knob(
         4 / 3, "focal Tversky is Tversky's to the power 1 / this", POSITIVE
     )
+    objects: float = knob(
+        1.0, "weight of what model.objects learns, beside the terms", POSITIVE
+    )
     boundary_width: int = knob(
         11,
         "side of the window that sees a boundary, px",

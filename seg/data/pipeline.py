@@ -9,9 +9,10 @@ it in tf.data and `plain_batches` in a thread: the same bits.
 
 A batch is a dict of numpy arrays: `image` [B, H, W, C] in the stored dtype,
 `classes` uint8 [B, H, W] (training targets, `data.gap` applied; 255 = not
-annotated), `labels` int32 [B, H, W], `stats` float32 [B, C, S] of the whole
-images, `weight` float32 [B] (0 = padding of an epoch's last batch) and `ids`
-str [B] as "id@row,col".
+annotated), `labels` int32 [B, H, W], with `model.objects` also `objects` uint8
+[B, H, W] (`targets.of_objects`), `stats` float32 [B, C, S] of the whole images,
+`weight` float32 [B] (0 = padding of an epoch's last batch) and `ids` str [B] as
+"id@row,col".
 """
 
 import contextlib
@@ -148,7 +149,7 @@ def _tile(
     n_tiles: int,
 ) -> Batch:
     i, row, col = (int(n) for n in entry)
-    record = _teaching(records, config.data, i)
+    record = _teaching(records, config, i)
     if config.data.object_rich and len(record["middles"]):
         rng = np.random.default_rng([config.train.seed, epoch, at, _RICH])
         if rng.random() < config.data.object_rich:
@@ -156,7 +157,7 @@ def _tile(
     cut = functools.partial(_cut, corner=(row, col), side=config.data.tile)
     real = at < n_tiles
     classes = cut(record["classes"], constant_values=255)
-    return {
+    tile = {
         "image": cut(record["image"], mode="reflect"),
         "classes": classes if real else np.full_like(classes, 255),
         "labels": cut(record["labels"], constant_values=0).astype(np.int32),
@@ -164,15 +165,19 @@ def _tile(
         "weight": np.float32(real),
         "ids": np.str_(f"{record['id']}@{row},{col}"),
     }
+    if "objects" in record:
+        tile["objects"] = cut(record["objects"], constant_values=0)
+    return tile
 
 
 def _teaching(
-    records: records_lib.Records, data: config_lib.Data, i: int
+    records: records_lib.Records, config: config_lib.Config, i: int
 ) -> records_lib.Record:
     """A training record: its targets as classes, and where objects are.
 
     Resized, if so wanted; its statistics stay those of the image as stored.
     """
+    data, apart = config.data, config.model.objects
 
     def make() -> records_lib.Record:
         record = dict(records.read("train", i))
@@ -181,7 +186,15 @@ def _teaching(
         labels, classes = record["labels"], record["classes"]
         record["classes"] = targets.classes_with_gap(classes, labels, data.gap)
         if labels is None:
+            if apart != "none":
+                raise config_lib.ConfigError(
+                    f"model.objects={apart} is taught by objects, and "
+                    f"{record['id']} has classes only; give "
+                    "--model.objects=none"
+                )
             labels = np.zeros(classes.shape, np.int32)
+        if apart != "none":
+            record["objects"] = targets.of_objects(labels, apart)
         if labels.max(initial=0) < 2**16:  # half the memory in the cache
             labels = labels.astype(np.uint16)
         record["labels"] = labels
@@ -189,7 +202,9 @@ def _teaching(
             record["middles"] = _middles(classes, labels)
         return record
 
-    key = "teaching", i, data.gap, bool(data.object_rich), data.resize
+    key = (
+        "teaching", i, data.gap, bool(data.object_rich), data.resize, apart
+    )  # fmt: skip
     return records.cached(key, make)
 
 

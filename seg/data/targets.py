@@ -1,7 +1,54 @@
-"""Labels -> what the class head is taught."""
+"""Labels -> what the heads are taught."""
 
 import numpy as np
 from scipy import ndimage
+
+OBJECTS = 255
+"""What stands for 1 in the map of `of_objects`."""
+
+_BORDER = 2  # px of an object that `interior` leaves out
+
+
+def of_objects(labels: np.ndarray, kind: str) -> np.ndarray:
+    """The map that keeps objects apart: uint8 [H, W], 0 outside of them.
+
+    Of each object by itself, whatever lies beside it; the image's border is no
+    border of an object. "distance": the Euclidean distance to the object's
+    border, OBJECTS where it is largest, so that the map is the same at any
+    scale. "interior": OBJECTS in all of it but a rim of two pixels, thinner
+    where nothing else would be left.
+
+    labels: int [H, W], 0 background.
+    """
+    found = np.zeros(labels.shape, np.uint8)
+    for label, place in enumerate(ndimage.find_objects(labels), 1):
+        if place is None:
+            continue
+        own = labels[place] == label
+        room = [
+            (int(side.start > 0), int(side.stop < n))
+            for side, n in zip(place, labels.shape, strict=True)
+        ]
+        depth = _depth(np.pad(own, room))
+        rows, cols = (
+            slice(before, before + n)
+            for (before, _), n in zip(room, own.shape, strict=True)
+        )
+        depth = depth[rows, cols]
+        if kind == "interior":
+            inside = own & (depth > min(_BORDER, depth.max() - 0.5))
+            found[place][inside] = OBJECTS
+        else:
+            share = (depth[own] - 0.5) / (depth.max() - 0.5)
+            found[place][own] = np.rint(OBJECTS * share)
+    return found
+
+
+def _depth(own: np.ndarray) -> np.ndarray:
+    """Distance to what is outside, px; of a full array, to nothing: 1."""
+    if own.all():
+        return own.astype(float)
+    return ndimage.distance_transform_edt(own)
 
 
 def classes_with_gap(

@@ -94,12 +94,14 @@ def detect(
     image: np.ndarray | None,
     predict: config.Predict,
     class_names: Sequence[str],
+    apart: np.ndarray | None = None,
 ) -> Blobs:
     """Finds and measures the objects of one image.
 
     image is [H, W, C], as it was read: `mean_intensity` is its mean over the
     object and the channels, NaN without an image. `probability` is the mean
-    probability of the object's class. Raises ConfigError where K, the class
+    probability of the object's class. apart [H, W] is what `objects.learned`
+    takes, for predict.separate=learned. Raises ConfigError where K, the class
     names and the knobs by class do not fit together, UserError for a NaN.
     """
     n_classes = len(class_names)
@@ -111,7 +113,7 @@ def detect(
         )
     raw = classes_from(probabilities, predict.threshold)
     least = by_class("predict.min_area", predict.min_area, n_classes)
-    labels, class_of = _separate(raw, predict, least)
+    labels, class_of = _separate(raw, predict, least, apart)
     # from here on by runs: there are far fewer of them than pixels
     runs = shapes.Runs.of(labels)
     # once more, for what another class took of an object
@@ -152,7 +154,10 @@ def by_class(
 
 
 def _separate(
-    raw: np.ndarray, predict: config.Predict, least: tuple[int, ...]
+    raw: np.ndarray,
+    predict: config.Predict,
+    least: tuple[int, ...],
+    apart: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Objects of all classes: labels int32 [H, W], class by id uint8 [N+1]."""
     labels = np.zeros(raw.shape, np.int32)
@@ -167,6 +172,10 @@ def _separate(
                 predict.watershed_sigma,
                 predict.watershed_distance,
                 predict.connectivity,
+            )
+        elif predict.separate == "learned" and apart is not None:
+            found = objects.learned(
+                mask, apart, predict.seed, predict.connectivity
             )
         else:
             found = objects.components(mask, predict.connectivity)

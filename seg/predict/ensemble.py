@@ -16,7 +16,10 @@ from seg.predict import bundle as bundle_lib
 from seg.predict import engine
 
 # What all must have in common; classes come first, as what a user knows best.
-_COMMON = ("classes", "model.n_classes", "model.in_channels", "data.resize")
+_COMMON = (
+    "classes", "model.n_classes", "model.objects", "model.in_channels",
+    "data.resize",
+)  # fmt: skip
 
 
 class Mean(engine.Engine):

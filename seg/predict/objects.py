@@ -14,6 +14,7 @@ from scipy import ndimage
 from seg.predict import shapes
 
 _SQUARE = np.ones((3, 3), bool)
+_STEPS = np.uint16(65535)
 
 
 def components(mask: np.ndarray, connectivity: int = 2) -> np.ndarray:
@@ -56,6 +57,36 @@ def watershed(
             labels[place][own] = n_labels + parts[own]
             n_labels += n_parts
     return in_raster_order(labels)
+
+
+def learned(
+    mask: np.ndarray, apart: np.ndarray, seed: float, connectivity: int = 2
+) -> np.ndarray:
+    """`components`, cut apart by a learned map: int32 [H, W].
+
+    apart: [H, W] in [0, 1], high inside of objects and low where they touch
+    (`seg.data.targets.of_objects`). What lies connected above `seed` is the
+    inside of one object; a component with several is flooded from them, down
+    the map, as `watershed` does. It is rounded to steps of 1 / 65535 first, as
+    slides keep it.
+    """
+    labels = components(mask, connectivity)
+    apart = np.rint(apart * _STEPS).astype(np.uint16)
+    seeds = components(mask & (apart > seed * _STEPS), connectivity)
+    at = np.flatnonzero(seeds)
+    owner = np.zeros(int(seeds.max()) + 1, np.int32)
+    owner[seeds.ravel()[at]] = labels.ravel()[at]
+    n_labels = int(labels.max())
+    several = np.bincount(owner[1:], minlength=n_labels + 1) > 1
+    if not several.any():
+        return labels
+    from skimage import segmentation
+
+    clumps = several[labels]
+    parts = segmentation.watershed(
+        _STEPS - apart, seeds * clumps, connectivity=connectivity, mask=clumps
+    )
+    return in_raster_order(np.where(clumps, n_labels + parts, labels))
 
 
 def room_around(

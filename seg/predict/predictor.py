@@ -94,7 +94,7 @@ class Predictor:
         config = bundle.config
         if predict is not None:
             config = dataclasses.replace(config, predict=predict)
-        self.config = config_lib.check(config)
+        self.config = config_lib.check(_able(config))
         self.classes = config.classes
         name = engines.choose(engine)
         if name in engines.MODULES:
@@ -142,25 +142,39 @@ class Predictor:
     def objects(
         self, pixels: np.ndarray, probabilities: np.ndarray, name: str = ""
     ) -> Segmentation:
-        """What the map [H, W, K] of an image [H, W, C] says; name: as above.
+        """What the map of an image [H, W, C] says; name: as above.
 
-        What is counted as intensity is the image as it was given.
+        The map is that of `probabilities`. What is counted as intensity is the
+        image as it was given.
         """
+        probabilities, apart = self.split(probabilities)
         found = blobs.detect(
-            probabilities, pixels, self.config.predict, self.classes
+            probabilities, pixels, self.config.predict, self.classes, apart
         )
         table = _table(found.table, name)
         return Segmentation(found.classes, found.labels, table, probabilities)
+
+    def split(
+        self, channels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Probabilities [H, W, K] of a map, and what keeps objects apart.
+
+        That is [H, W], or None where the model has not learned it.
+        """
+        n = self.config.model.n_classes
+        apart = channels[..., n] if channels.shape[-1] > n else None
+        return channels[..., :n], apart
 
     def probabilities(
         self, image: Image, stats: np.ndarray | None = None
     ) -> np.ndarray:
         """The blended map: float32 [H, W, K].
 
-        K is 1 for a model with one sigmoid, else the number of classes. With
-        `data.resize` the network sees the image at that size, and its map is
-        brought back to the image's. If the accelerator's memory runs out,
-        batches are halved, then windows.
+        K is 1 for a model with one sigmoid, else the number of classes; one
+        that has learned to keep objects apart (`model.objects`) adds a channel
+        with that map. With `data.resize` the network sees the image at that
+        size, and its map is brought back to the image's. If the accelerator's
+        memory runs out, batches are halved, then windows.
         """
         pixels = read.as_channels(
             as_pixels(image), self.config.model.in_channels
@@ -317,6 +331,19 @@ def _engine(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:
 
     content = bundle.exports[bundle_lib.GRAPH]
     return graphs.ENGINES[name](content, bundle.stride)
+
+
+def _able(config: config_lib.Config) -> config_lib.Config:
+    """The settings, but for a separation that the model has not learned."""
+    predict = config.predict
+    if predict.separate != "learned" or config.model.objects != "none":
+        return config
+    _LOG.warning(
+        "predict.separate=learned: the model has not learned to separate "
+        "objects (model.objects=none); connected components are taken"
+    )
+    predict = dataclasses.replace(predict, separate="components")
+    return dataclasses.replace(config, predict=predict)
 
 
 def _tile(config: config_lib.Config) -> int:

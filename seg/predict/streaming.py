@@ -83,18 +83,23 @@ def segment(
         shape = image.shape
         height = max(64, min(shape[0], _PIXELS // shape[1]))
         stats = _stats(use, image, folder, height, check)
-    n_kept = max(use.config.model.n_classes - 1, 1)
+    n_classes = use.config.model.n_classes
+    n_kept = max(n_classes - 1, 1)
+    learned = use.config.model.objects != "none"
     classes = _Coming(folder, "map", shape, np.uint8, height)
     maps = strips_lib.Strips(
-        folder, "probability", (*shape, n_kept), np.uint16, height
+        folder, "probability", (*shape, n_kept + learned), np.uint16, height
     )
 
     def probabilities(top: int, bottom: int) -> np.ndarray:
-        kept = maps.get(top, bottom).astype(np.float32) / _FULL
-        if use.config.model.n_classes == 1:
+        kept = maps.get(top, bottom)[..., :n_kept].astype(np.float32) / _FULL
+        if n_classes == 1:
             return kept
         background = np.maximum(1 - kept.sum(-1, keepdims=True), 0)
         return np.concatenate([background, kept], -1)
+
+    def apart(top: int, bottom: int) -> np.ndarray:
+        return maps.get(top, bottom)[..., n_kept].astype(np.float32) / _FULL
 
     with (
         slide.open_slide(source, select=select) as image,
@@ -111,6 +116,7 @@ def segment(
             use.classes,
             folder,
             check,
+            apart if learned else None,
         )
 
     def pixels() -> Iterator[np.ndarray]:
@@ -135,7 +141,7 @@ def segment(
         checked(lambda: map(probabilities, *_ends(shape[0], height))),
         checked(pixels),
         found.rows,
-        max(use.config.model.n_classes, 1),
+        max(n_classes, 1),
     )
 
 
@@ -209,7 +215,8 @@ def _made(
     """Strips from the network: classes, and the probabilities to be kept."""
     stream = use.strips(image.rows, image.shape, stats, start=first * height)
     for strip in _cut(stream, first * height, height, image.shape[0]):
-        raw = blobs.classes_from(strip, use.config.predict.threshold)
+        probabilities, _ = use.split(strip)
+        raw = blobs.classes_from(probabilities, use.config.predict.threshold)
         yield raw, np.rint(strip[..., -n_kept:] * _FULL).astype(np.uint16)
 
 

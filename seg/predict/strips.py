@@ -11,11 +11,15 @@ read-only, for they may be the kept ones.
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import numpy as np
 
 from seg import config
 from seg.images import write
+
+Rows = Callable[[int, int], np.ndarray]
+"""Gives rows top to bottom - 1 of an array, [bottom - top, W, C]."""
 
 
 class Strips:

@@ -27,7 +27,7 @@ from jax import random
 
 from seg import config
 
-OUTSIDE = {"classes": 255, "labels": 0}
+OUTSIDE = {"classes": 255, "labels": 0, "objects": 0}
 """What a mask holds where the image was filled: not annotated, no object."""
 
 # one uniform number in [0, 1) each; new names go to the end

@@ -41,8 +41,9 @@ def create(
     """A fresh state, on all devices, and the compiled step for it.
 
     The step takes (state, batch), gives (new state, {"loss", "grad_norm"}) and
-    uses the old state's memory. A batch has `image`, `classes`, `stats` and
-    `weight` as in `seg.data.pipeline`; `per_epoch` are the steps of an epoch.
+    uses the old state's memory. A batch has `image`, `stats`, `weight`, and
+    what the heads learn, as in `seg.data.pipeline`; `per_epoch` are the steps
+    of an epoch.
 
     Raises ConfigError where loss and classes, batch and devices, tile and
     network, or rates and network do not fit.
@@ -167,7 +168,7 @@ def _step(
     state: State,
     batch: dict[str, jax.Array],
 ) -> tuple[State, dict[str, jax.Array]]:
-    image, classes, key = _tiles(config, state["step"], batch)
+    image, truth, key = _tiles(config, state["step"], batch)
     fixed, learned = nnx.split_state(state["params"], frozen, ...)
 
     def objective(learned: nnx.State) -> tuple[jax.Array, nnx.State]:
@@ -177,10 +178,11 @@ def _step(
         outputs, stats = _forward(model, image, key)
         loss = losses.total(
             outputs,
-            classes,
+            truth["classes"],
             batch["weight"],
             config.loss,
             state["step"] / n_steps,
+            truth.get("objects"),
         )
         return loss, stats
 
@@ -211,21 +213,17 @@ def _step(
 
 def _tiles(
     config: config_lib.Config, at: jax.Array, batch: dict[str, jax.Array]
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(image, classes, key) of step `at`: scaled, augmented, its randomness."""
+) -> tuple[jax.Array, dict[str, jax.Array], jax.Array]:
+    """(image, truth, key) of step `at`: scaled, augmented, its randomness."""
     key = jax.random.fold_in(jax.random.key(config.train.seed), at)
     how = normalize.scaling(config.data)
     image = normalize.apply(batch["image"], batch["stats"], how.by_image)
-    classes = batch["classes"]
+    truth = {n: batch[n] for n in ("classes", "objects") if n in batch}
     if config.train.augment:
-        image, masks = augment.augment(
-            jax.random.fold_in(key, _AUGMENT),
-            image,
-            {"classes": classes},
-            config.augment,
+        image, truth = augment.augment(
+            jax.random.fold_in(key, _AUGMENT), image, truth, config.augment
         )
-        classes = masks["classes"]
-    return normalize.by_tile(image, how), classes, key
+    return normalize.by_tile(image, how), truth, key
 
 
 def _forward(

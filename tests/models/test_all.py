@@ -89,6 +89,29 @@ def test_deep_supervision_is_given_in_training_or_refused(name):
     assert set(found) == {"classes"}
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_what_keeps_objects_apart_is_the_last_layers_last_channel(name):
+    model, wider = empty(name, objects="distance"), empty(name, n_classes=4)
+    shapes = [
+        {path: x.shape for path, x in nnx.to_flat_state(nnx.state(m))}
+        for m in (model, wider)
+    ]
+    assert shapes[0] == shapes[1]
+    side = 2 * model.stride
+    x = jax.ShapeDtypeStruct((2, side, side, 2), jnp.float32)
+    for run in (
+        lambda m, x: m(x, rngs=nnx.Rngs(dropout=1)),
+        lambda m, x: models.predicting(m)(x),
+    ):
+        found = nnx.eval_shape(run, model, x)
+        assert set(found) == {"classes", "objects"}
+        assert found["classes"].shape == (2, side, side, 3)
+        assert found["objects"].shape == (2, side, side, 1)
+        assert found["objects"].dtype == jnp.float32
+    with pytest.raises(config.ConfigError, match="deep_supervision"):
+        empty(name, objects="distance", deep_supervision=True)
+
+
 # ------------------------------------------------------------- what it does
 @pytest.mark.parametrize("name", ALL)
 def test_every_weight_learns_and_finitely(name):

@@ -74,6 +74,7 @@ NETWORKS = [
         "model__n_classes": 3,
         "classes": ("background", "a", "b"),
     },
+    {"model__objects": "distance"},
 ]
 
 

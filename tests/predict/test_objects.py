@@ -46,6 +46,48 @@ def test_components_equal_scikit_image_and_come_in_raster_order(
     assert (np.diff(_first_pixels(labels)) > 0).all()
 
 
+def _cells(seed=0, shape=(90, 110), n=40):
+    """Label image of touching cells, ids in no order."""
+    rng = np.random.default_rng(seed)
+    middles = rng.uniform((0, 0), shape, (n, 2))
+    away = np.linalg.norm(
+        np.indices(shape)[..., None] - middles.T[:, None, None], axis=0
+    )
+    return np.where(away.min(2) < 9, away.argmin(2) + 1, 0)
+
+
+@pytest.mark.parametrize("kind", ["distance", "interior"])
+def test_a_perfect_map_gives_the_objects_back(kind):
+    cells = _cells()
+    apart = targets.of_objects(cells, kind) / targets.OBJECTS
+    found = objects.learned(cells > 0, apart, 0.5)
+    assert objects.components(cells > 0).max() < 0.6 * len(np.unique(cells))
+    assert (np.diff(_first_pixels(found)) > 0).all()
+    assert found.dtype == np.int32
+    assert matching.match(cells, found, (0.5,)).ap[0] == 1
+
+
+def test_where_the_map_has_one_peak_or_none_a_component_stays_whole():
+    mask = _noise(3, share=0.5)
+    labels = objects.components(mask)
+    for level in (0.2, 0.9):
+        apart = np.full(mask.shape, level)
+        np.testing.assert_array_equal(objects.learned(mask, apart, 0.5), labels)
+
+
+@pytest.mark.parametrize("connectivity", [1, 2])
+def test_a_component_is_cut_as_if_it_were_alone(connectivity):
+    mask, noise = _noise(1, share=0.6), np.random.default_rng(1)
+    apart = ndimage.gaussian_filter(noise.random(mask.shape), 1)
+    found = objects.learned(mask, apart, 0.52, connectivity)
+    parts = objects.components(mask, connectivity)
+    assert found.max() > parts.max() > 5
+    for label in range(1, parts.max() + 1):
+        own = parts == label
+        alone = objects.learned(own, apart, 0.52, connectivity)
+        assert _same_objects(alone, np.where(own, found, 0))
+
+
 def test_single_pixels_and_borders_count():
     mask = np.zeros((5, 6), bool)
     mask[0, 0] = mask[4, 5] = mask[2, 2] = mask[0, 5] = True

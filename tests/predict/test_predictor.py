@@ -12,6 +12,7 @@ import seg
 from seg import config, images, normalize
 from seg.images import formats
 from seg.predict import blobs, bundle, predictor, stitch
+from seg.predict import objects as objects_lib
 from seg.predict.engine import xla
 
 
@@ -290,3 +291,32 @@ def test_load_says_what_is_wrong(tmp_path, monkeypatch, made, message):
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(config.UserError, match=message):
         seg.load("x")
+
+
+def test_a_learned_map_is_apart_from_the_probabilities(make_bundle):
+    made = make_bundle(model__objects="distance", predict__separate="learned")
+    kernel = made.weights["head/kernel"]
+    kernel[..., 1] = np.random.default_rng(0).normal(size=kernel.shape[:-1])
+    image = grey(50, 70, 1)
+    channels = predictor.Predictor(made, engine="jax").probabilities(image)
+    assert channels.shape == (50, 70, 2)
+    seed = float(np.median(channels[channels[..., 0] > 0.5, 1]))
+    knobs = dataclasses.replace(made.config.predict, seed=seed)
+    use = predictor.Predictor(made, knobs, engine="jax")
+    found = use(image, probabilities=True)
+    np.testing.assert_array_equal(found.probabilities, channels[..., :1])
+    wanted = objects_lib.learned(channels[..., 0] > 0.5, channels[..., 1], seed)
+    np.testing.assert_array_equal(found.labels, wanted)
+    assert wanted.max() > objects_lib.components(wanted > 0).max()
+
+
+def test_a_model_without_a_learned_map_says_so_and_takes_components(
+    make_bundle, caplog
+):
+    plain = make_bundle()
+    knobs = dataclasses.replace(plain.config.predict, separate="learned")
+    use = predictor.Predictor(plain, knobs, engine="jax")
+    assert "has not learned to separate" in caplog.text
+    image = grey(50, 70, 1)
+    wanted = predictor.Predictor(plain, engine="jax")(image)
+    np.testing.assert_array_equal(use(image).labels, wanted.labels)

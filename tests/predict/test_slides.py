@@ -16,6 +16,7 @@ from seg.predict.slides import separation
 
 NAMES = ("background", "bead", "cell", "clot")
 HEIGHTS = (1, 7, 16, 100)
+SEPARATIONS = ("components", "watershed", "learned")
 
 
 def _noise(random, shape, sigma, share):
@@ -81,7 +82,13 @@ def _probabilities(random, classes, n_classes):
     return prob.astype(np.float32)
 
 
-def _on_slide(folder, prob, image, predict, names, height, **more):
+def _apart(random, shape):
+    """A map with several peaks in what is connected."""
+    field = ndimage.gaussian_filter(random.normal(size=shape), 1.5)
+    return ((field - field.min()) / max(np.ptp(field), 1e-9)).astype("f4")
+
+
+def _on_slide(folder, prob, image, predict, names, height, apart=None, **more):
     raw = blobs.classes_from(prob, predict.threshold)
     classes = strips.Strips(folder, "classes", raw.shape, np.uint8, height)
     for i in range(len(classes)):
@@ -93,6 +100,7 @@ def _on_slide(folder, prob, image, predict, names, height, **more):
         predict,
         names,
         folder,
+        apart=lambda top, bottom: apart[top:bottom],
         **more,
     )
 
@@ -123,7 +131,8 @@ def _knobs(random, n_classes):
 
     return config.Predict(
         closing=int(random.choice([0, 0, 2, 3, 6])),
-        separate=str(random.choice(["components", "watershed"])),
+        separate=str(random.choice(SEPARATIONS)),
+        seed=float(random.choice([0.3, 0.5, 0.7])),
         connectivity=int(random.choice([1, 2])),
         watershed_sigma=float(random.choice([0, 1, 2])),
         watershed_distance=int(random.choice([1, 2, 5])),
@@ -147,17 +156,18 @@ def test_any_image_with_any_knobs(tmp_path, monkeypatch, kind, seed):
     image = random.integers(0, 60000, (*shape, random.integers(1, 4)))
     image = None if seed == 0 else image.astype(np.uint16)
     predict, names = _knobs(random, n_classes), NAMES[:n_classes]
-    whole = blobs.detect(prob, image, predict, names)
+    apart = _apart(random, shape)
+    whole = blobs.detect(prob, image, predict, names, apart)
     for height in (HEIGHTS[seed], int(random.integers(2, 25))):
         folder = tmp_path / str(height)
-        found = _on_slide(folder, prob, image, predict, names, height)
+        found = _on_slide(folder, prob, image, predict, names, height, apart)
         _assert_same(found, whole)
 
 
 EVERY = [
     {"separate": separate, "connectivity": connectivity, **more}
     for separate, connectivity, more in itertools.product(
-        ("components", "watershed"),
+        SEPARATIONS,
         (1, 2),
         (
             {},
@@ -176,17 +186,18 @@ def test_every_stage_on_touching_discs(tmp_path, knobs):
     classes = _discs(random, (60, 50)).astype(np.uint8)
     classes[random.random(classes.shape) < 0.05] = 0
     prob = _probabilities(random, classes, 2)
+    apart = _apart(random, classes.shape)
     predict = config.Predict(**knobs)
-    whole = blobs.detect(prob, None, predict, NAMES[:2])
+    whole = blobs.detect(prob, None, predict, NAMES[:2], apart)
     assert knobs.get("drop_border") or len(whole.table) > 3
     for height in (2, 11):
         folder = tmp_path / str(height)
-        found = _on_slide(folder, prob, None, predict, NAMES[:2], height)
+        found = _on_slide(folder, prob, None, predict, NAMES[:2], height, apart)
         _assert_same(found, whole)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 3)])
-@pytest.mark.parametrize("separate", ["components", "watershed"])
+@pytest.mark.parametrize("separate", SEPARATIONS)
 def test_the_smallest_slides(tmp_path, shape, separate):
     random = np.random.default_rng(2)
     predict = config.Predict(
@@ -195,9 +206,10 @@ def test_the_smallest_slides(tmp_path, shape, separate):
     for i, share in enumerate((0, 0.5, 1)):
         classes = (random.random(shape) < share).astype(np.uint8)
         prob = _probabilities(random, classes, 2)
-        whole = blobs.detect(prob, None, predict, NAMES[:2])
+        apart = _apart(random, shape)
+        whole = blobs.detect(prob, None, predict, NAMES[:2], apart)
         folder = tmp_path / str(i)
-        found = _on_slide(folder, prob, None, predict, NAMES[:2], 1)
+        found = _on_slide(folder, prob, None, predict, NAMES[:2], 1, apart)
         _assert_same(found, whole)
 
 

@@ -385,6 +385,28 @@ def test_a_frozen_norm_uses_its_running_statistics():
     assert abs(metrics["loss"] - loss(False)) > 0.01
 
 
+def test_the_map_that_keeps_objects_apart_is_learned_and_turned_with_them():
+    knobs = EVERYTHING | {
+        "model__objects": "interior", "optim__learning_rate": 0.03,
+        "loss__terms": "cross_entropy",
+    }  # fmt: skip
+    state, train_step = start(**knobs)
+
+    def tile(seed):
+        batch = drawn(seed=seed)
+        # the upper left of what is bright: an augmentation turns it, too
+        classes = batch["classes"]
+        moved = np.roll(classes, 4, 1) | np.roll(classes, 4, 2)
+        return batch | {"objects": 255 * (classes & (1 - moved))}
+
+    batches = [tile(seed) for seed in range(N_STEPS)]
+    _, found = run(state, train_step, batches)
+    assert np.mean(found[-5:]) < 0.6 * np.mean(found[:5])
+    plain = [{k: v for k, v in b.items() if k != "objects"} for b in batches]
+    _, alone = run(start(**knobs)[0], train_step, plain)
+    assert all(a < f for a, f in zip(alone[:3], found[:3], strict=True))
+
+
 def test_a_part_of_the_network_that_is_not_there_is_refused():
     with pytest.raises(config.ConfigError, match="did you mean down"):
         start(optim__rates=("dwon=0",))

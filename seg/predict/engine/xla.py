@@ -117,12 +117,18 @@ def apply(
     """Probabilities float32 [B, H, W, K] of float32 [B, H, W, C]; pure.
 
     stats float32 [B, C, S] of `normalize.measure`, how of `normalize.scaling`.
+    A network that has learned to keep objects apart adds a channel: that map,
+    in [0, 1].
     """
     image = normalize.apply(image, stats, how)
-    logits = nnx.merge(graph, state)(image)["classes"].astype(jnp.float32)
-    if logits.shape[-1] == 1:
-        return jax.nn.sigmoid(logits)
-    return jax.nn.softmax(logits)
+    outputs = nnx.merge(graph, state)(image)
+    logits = outputs["classes"].astype(jnp.float32)
+    one = logits.shape[-1] == 1
+    found = jax.nn.sigmoid(logits) if one else jax.nn.softmax(logits)
+    if "objects" not in outputs:
+        return found
+    apart = jax.nn.sigmoid(outputs["objects"].astype(jnp.float32))
+    return jnp.concatenate([found, apart], -1)
 
 
 _compiled = jax.jit(apply, static_argnums=(0, 1))

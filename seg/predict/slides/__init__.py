@@ -67,19 +67,21 @@ class SlideBlobs:
 
 def detect(
     classes: strips.Strips,
-    probabilities: table.Rows,
-    image: table.Rows | None,
+    probabilities: strips.Rows,
+    image: strips.Rows | None,
     predict: config.Predict,
     class_names: Sequence[str],
     folder: str | os.PathLike[str],
     on_strip: Callable[[], None] = lambda: None,
+    apart: strips.Rows | None = None,
 ) -> SlideBlobs:
     """Finds and measures the objects of a slide.
 
     classes: uint8 [H, W], as `blobs.classes_from` gives them. probabilities
     and image: (top, bottom) -> those rows of what `blobs.detect` takes.
     folder: a scratch folder for this slide alone. on_strip is called before
-    each strip of each pass; what it raises ends the work. Raises ConfigError
+    each strip of each pass; what it raises ends the work. apart: rows of what
+    `blobs.detect` takes by that name. Raises ConfigError
     where the class names do not fit the knobs or the probabilities.
     """
     n_classes = len(class_names)
@@ -87,7 +89,7 @@ def detect(
     blobs.by_class("predict.margin", predict.margin, n_classes)
     blobs.check_names(probabilities(0, 1).shape[2], class_names)
     layers = [
-        separation.separate(classes, k, predict, folder, on_strip)
+        separation.separate(classes, k, predict, folder, on_strip, apart)
         for k in range(1, n_classes)
     ]
     if len(layers) == 1:

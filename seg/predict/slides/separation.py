@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -17,8 +18,8 @@ from seg import config
 from seg.predict import blobs, objects, strips
 from seg.predict.slides import layer
 
-# The watershed leaves a component whole whose bounding box is larger, px: to
-# cut one takes 26 bytes of memory for each px of its box, 0.4 GiB at most.
+# A component is left whole whose bounding box is larger, px: to cut one takes
+# 26 bytes of memory for each px of its box, 0.4 GiB at most.
 LARGEST_CUT = 4096 * 4096
 # Columns whose gaps are filled at a time: bounds the memory.
 _BLOCK = 4096
@@ -32,8 +33,12 @@ def separate(
     predict: config.Predict,
     folder: str | os.PathLike[str],
     on_strip: Callable[[], None],
+    apart: strips.Rows | None = None,
 ) -> layer.Layer:
-    """The objects of one class before they are filtered."""
+    """The objects of one class before they are filtered.
+
+    apart: rows of the map that `objects.learned` takes.
+    """
     height, shape = classes.height, classes.shape
     found = layer.Layer(folder, f"objects_{kind}", shape, height)
     builder = layer.Components(found, predict.connectivity)
@@ -43,6 +48,8 @@ def separate(
     builder.finish()
     if predict.separate == "watershed":
         _Watershed(found, predict).run(on_strip)
+    elif predict.separate == "learned" and apart is not None:
+        _Watershed(found, predict, apart).run(on_strip)
     if predict.gap:
         gappy = found
         found = layer.Layer(folder, f"filled_{kind}", shape, height)
@@ -69,12 +76,21 @@ def _around(top: int, bottom: int, reach: int, n_rows: int) -> tuple[int, int]:
     return max(top - reach, 0), min(bottom + reach, n_rows)
 
 
+class _Piece(NamedTuple):
+    """What of a component lies in a strip."""
+
+    strip: int
+    label: int  # there
+    place: tuple[slice, slice]  # in the strip
+    own: np.ndarray  # bool, its pixels
+    apart: np.ndarray | None  # the learned map there
+
+
 @dataclasses.dataclass
 class _Clump:
     """A component whose strips have not all come yet."""
 
-    # (strip, label there, place in the strip, own pixels)
-    pieces: list[tuple[int, int, tuple[slice, slice], np.ndarray]]
+    pieces: list[_Piece]
     box: tuple[int, int, int, int]  # row0, col0, row1, col1
 
 
@@ -85,9 +101,15 @@ class _Watershed:
     when all components that it shares with strips below are cut.
     """
 
-    def __init__(self, found: layer.Layer, predict: config.Predict) -> None:
+    def __init__(
+        self,
+        found: layer.Layer,
+        predict: config.Predict,
+        apart: strips.Rows | None = None,
+    ) -> None:
         self._found = found
         self._predict = predict
+        self._apart = apart
         known = found.objects()
         self._last = known.last
         self._n_ids = len(known.last) - 1
@@ -110,15 +132,16 @@ class _Watershed:
         if self._whole:
             _log.warning(
                 "%d component(s) with a bounding box of more than %d px are "
-                "left whole: the watershed cuts up to that size on a slide",
+                "left whole: on a slide those up to that size are cut",
                 len(self._whole),
                 LARGEST_CUT,
             )
 
     def _gather(self, i: int) -> None:
         """Takes in the pieces of strip i; cuts what is complete."""
-        top, _ = self._found.span(i)
+        top, bottom = self._found.span(i)
         labels, ids = self._found.strip(i)
+        apart = self._apart(top, bottom) if self._apart else None
         for label, place in enumerate(ndimage.find_objects(labels), 1):
             component = int(ids[label])
             if component in self._whole:
@@ -133,15 +156,18 @@ class _Watershed:
                 self._whole.add(component)
                 del self._open[component]
                 continue
-            clump.pieces.append((i, label, place, labels[place] == label))
+            own = labels[place] == label
+            there = None if apart is None else apart[place] * own
+            clump.pieces.append(_Piece(i, label, place, own, there))
             if self._last[component] == i:
                 self._cut(self._open.pop(component))
 
     def _cut(self, clump: _Clump) -> None:
         row0, col0, row1, col1 = clump.box
         places = []
-        for strip, _, (rows, cols), _ in clump.pieces:
-            down = self._found.span(strip)[0] - row0
+        for piece in clump.pieces:
+            rows, cols = piece.place
+            down = self._found.span(piece.strip)[0] - row0
             places.append(
                 (
                     slice(rows.start + down, rows.stop + down),
@@ -149,23 +175,38 @@ class _Watershed:
                 )
             )
         whole = np.zeros((row1 - row0, col1 - col0), bool)
-        for place, (_, _, _, own) in zip(places, clump.pieces, strict=True):
-            whole[place] |= own
-        parts, n_parts = objects.cut(
-            whole,
-            objects.room_around(
-                (slice(row0, row1), slice(col0, col1)), self._found.shape
-            ),
-            self._predict.watershed_sigma,
-            self._predict.watershed_distance,
-        )
+        for place, piece in zip(places, clump.pieces, strict=True):
+            whole[place] |= piece.own
+        predict = self._predict
+        if self._apart:
+            apart = np.zeros(whole.shape, np.float32)
+            for place, piece in zip(places, clump.pieces, strict=True):
+                apart[place] += piece.apart  # 0 where it is not its own
+            parts = objects.learned(
+                whole, apart, predict.seed, predict.connectivity
+            )
+            n_parts = int(parts.max())
+        else:
+            parts, n_parts = objects.cut(
+                whole,
+                objects.room_around(
+                    (slice(row0, row1), slice(col0, col1)), self._found.shape
+                ),
+                predict.watershed_sigma,
+                predict.watershed_distance,
+            )
         if n_parts < 2:
             return
         parts = parts.astype(np.min_scalar_type(n_parts))
         for place, piece in zip(places, clump.pieces, strict=True):
-            strip, label, place_there, _ = piece
-            self._cuts[strip].append(
-                (label, place_there, parts[place], n_parts, self._n_ids + 1)
+            self._cuts[piece.strip].append(
+                (
+                    piece.label,
+                    piece.place,
+                    parts[place],
+                    n_parts,
+                    self._n_ids + 1,
+                )
             )
         self._n_ids += n_parts
 

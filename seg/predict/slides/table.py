@@ -10,18 +10,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from seg import config
-from seg.predict import blobs, shapes
+from seg.predict import blobs, shapes, strips
 from seg.predict.slides import layer
-
-# Gives rows top to bottom - 1 of an array, [bottom - top, W, C].
-Rows = Callable[[int, int], np.ndarray]
 
 
 def measure(
     found: layer.Layer,
     kinds: np.ndarray,
-    probabilities: Rows,
-    image: Rows | None,
+    probabilities: strips.Rows,
+    image: strips.Rows | None,
     predict: config.Predict,
     class_names: Sequence[str],
     on_strip: Callable[[], None],

@@ -37,6 +37,7 @@ without foreground is left out by "present" and counts with "all" and "1".
     lovasz    the Lovasz family, in the letters of Berman et al. 2018
     terms     all of them by name; which fit a model
     schedule  what `Loss.terms` says
+    apart     what `Model.objects` adds
     planes    what the terms share
 """
 
@@ -47,13 +48,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from seg import config
+from seg.train.losses.apart import apart
 from seg.train.losses.planes import IGNORE
 from seg.train.losses.terms import TERMS, check_terms, parse
 
 __all__ = ["IGNORE", "TERMS", "check_terms", "parse", "total"]
 
 
-def total(outputs, classes, weight, loss: config.Loss, progress):
+def total(outputs, classes, weight, loss: config.Loss, progress, objects=None):
     """The weighted sum `loss.terms` over a batch, in the phase that is on.
 
     Parameters
@@ -69,6 +71,9 @@ def total(outputs, classes, weight, loss: config.Loss, progress):
     progress
         the share of all steps that is done, float32; 1 is the last phase. The
         other phases cost nothing.
+    objects
+        uint8 [B, H, W], the map of `seg.data.targets.of_objects` that
+        outputs["objects"] shall be; it weighs `loss.objects`.
     """
     mask = jnp.where(classes == IGNORE, 0.0, weight[:, None, None])
     phases = parse(loss.terms)
@@ -79,9 +84,13 @@ def total(outputs, classes, weight, loss: config.Loss, progress):
     # half a step of a million: step / steps is rounded
     n_begun = sum(progress > phase.start - 5e-7 for phase in phases[1:])
     if isinstance(n_begun, int):
-        return value(n_begun, outputs)
-    branches = [functools.partial(value, n) for n in range(len(phases))]
-    return _switch(n_begun, branches, outputs)
+        result = value(n_begun, outputs)
+    else:
+        branches = [functools.partial(value, n) for n in range(len(phases))]
+        result = _switch(n_begun, branches, outputs)
+    if objects is None:
+        return result
+    return result + loss.objects * apart(outputs["objects"], objects, mask)
 
 
 def _switch(n_begun, branches, outputs):

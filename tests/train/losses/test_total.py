@@ -224,6 +224,41 @@ def test_a_batch_over_four_devices_gives_what_one_gives():
     assert done.stdout == "equal\n", done.stderr[-2000:]
 
 
+# --- The map that keeps objects apart
+
+
+def test_the_map_is_taught_by_cross_entropy_less_its_least():
+    logits, truth = cases.sample(1)
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(*truth.shape, 1)).astype(np.float32)
+    target = rng.integers(0, 256, truth.shape).astype(np.uint8)
+    weight = np.array([1, 0.5, 0], np.float32)
+    loss = config.Loss(terms="cross_entropy", objects=0.3)
+
+    def total(z, target):
+        outputs = {"classes": logits, "objects": z}
+        return losses.total(outputs, truth, weight, loss, 0.0, target)
+
+    p, q = target / 255, 1 / (1 + np.exp(-z[..., 0].astype(float)))
+    mask = (truth != losses.IGNORE) * weight[:, None, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        divergence = np.nan_to_num(p * np.log(p / q)) + np.nan_to_num(
+            (1 - p) * np.log((1 - p) / (1 - q))
+        )
+    plain = losses.total({"classes": logits}, truth, weight, loss, 0.0)
+    wanted = plain + 0.3 * (divergence * mask).sum() / mask.sum()
+    assert float(total(z, target)) == pytest.approx(float(wanted), rel=1e-5)
+    exact = np.log(p.clip(1e-9) / (1 - p).clip(1e-9))[..., None]
+    value = float(total(exact.astype("f4"), target))
+    assert value == pytest.approx(float(plain), abs=1e-5)
+
+    hidden = z.copy()
+    hidden[mask == 0] = np.nan
+    value, grads = jax.value_and_grad(total)(hidden, target)
+    assert value == total(z, target)
+    assert np.isfinite(grads).all() and not grads[mask == 0].any()
+
+
 # --- Heads on inner levels
 
 
