@@ -102,7 +102,7 @@ class Predict:
         "watershed of what model.objects has learned",
         ("components", "watershed", "learned"),
     )
-    seed: float = knob(
+    seed_threshold: float = knob(
         0.5, "where the learned map is above this, an object begins", FRACTION
     )
     connectivity: int = knob(

@@ -97,6 +97,9 @@ class _UNet(nnx.Module):
             )
         n_out = config.n_classes * self.stem**2
         n_last = max(2, config.n_classes) * self.stem**2 if tail else width
+        if config.objects != "none":
+            # So few features say what is foreground, not how deep inside.
+            n_last = max(n_last, width)
         self.tail = nnx.data(
             blocks.conv(width, n_last, 3, rngs, dtype=dtype, init=init)
             if tail
@@ -141,7 +144,7 @@ class UNet(_UNet):
 
     Without normalisation and dropout, with a tail of two channels before the
     head. The tail widens with the classes, where more than two are asked for,
-    and with the pixels of the stem's blocks.
+    with the pixels of the stem's blocks, and to `width` with `model.objects`.
     """
 
     def __init__(self, config: config_lib.Model, rngs: nnx.Rngs):

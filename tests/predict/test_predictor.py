@@ -301,7 +301,7 @@ def test_a_learned_map_is_apart_from_the_probabilities(make_bundle):
     channels = predictor.Predictor(made, engine="jax").probabilities(image)
     assert channels.shape == (50, 70, 2)
     seed = float(np.median(channels[channels[..., 0] > 0.5, 1]))
-    knobs = dataclasses.replace(made.config.predict, seed=seed)
+    knobs = dataclasses.replace(made.config.predict, seed_threshold=seed)
     use = predictor.Predictor(made, knobs, engine="jax")
     found = use(image, probabilities=True)
     np.testing.assert_array_equal(found.probabilities, channels[..., :1])
