@@ -11,7 +11,7 @@ border are objects like any other.
 import numpy as np
 from scipy import ndimage
 
-from seg.predict import shapes
+from seg.predict import flooding, shapes
 
 _SQUARE = np.ones((3, 3), bool)
 _STEPS = np.uint16(65535)
@@ -67,8 +67,7 @@ def learned(
     apart: [H, W] in [0, 1], high inside of objects and low where they touch
     (`seg.data.targets.of_objects`). What lies connected above `seed` is the
     inside of one object; a component with several is flooded from them, down
-    the map, as `watershed` does. It is rounded to steps of 1 / 65535 first, as
-    slides keep it.
+    the map. It is rounded to steps of 1 / 65535 first, as slides keep it.
     """
     labels = components(mask, connectivity)
     apart = np.rint(apart * _STEPS).astype(np.uint16)
@@ -80,12 +79,9 @@ def learned(
     several = np.bincount(owner[1:], minlength=n_labels + 1) > 1
     if not several.any():
         return labels
-    from skimage import segmentation
-
     clumps = several[labels]
-    parts = segmentation.watershed(
-        _STEPS - apart, seeds * clumps, connectivity=connectivity, mask=clumps
-    )
+    level = (apart // 257).astype(np.uint8)
+    parts = flooding.flood(level, seeds * clumps, clumps, connectivity)
     return in_raster_order(np.where(clumps, n_labels + parts, labels))
 
 
