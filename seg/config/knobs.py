@@ -30,8 +30,8 @@ class Model:
     objects: str = knob(
         "none",
         "what a second head learns, to separate the objects that touch: "
-        "distance (to the object's border, 1 at its deepest), interior (all "
-        "but the border) or none",
+        "distance (to the object's border, up to 5 px), interior (all but the "
+        "border) or none",
         ("none", "distance", "interior"),
     )
     width: int | None = knob(None, "channels of the first level", POSITIVE)

@@ -7,16 +7,18 @@ OBJECTS = 255
 """What stands for 1 in the map of `of_objects`."""
 
 _BORDER = 2  # px of an object that `interior` leaves out
+_DEEP = 5  # px from the border where `distance` ends
 
 
 def of_objects(labels: np.ndarray, kind: str) -> np.ndarray:
     """The map that keeps objects apart: uint8 [H, W], 0 outside of them.
 
     Of each object by itself, whatever lies beside it; the image's border is no
-    border of an object. "distance": the Euclidean distance to the object's
-    border, OBJECTS where it is largest, so that the map is the same at any
-    scale. "interior": OBJECTS in all of it but a rim of two pixels, thinner
-    where nothing else would be left.
+    border of an object. "distance": rises with the Euclidean distance to the
+    object's border, to OBJECTS from five pixels on, or where a small object is
+    deepest; how far the middle of a large one is takes a network long to learn
+    and keeps nothing apart. "interior": OBJECTS in all of it but a rim of two
+    pixels, thinner where nothing else would be left.
 
     labels: int [H, W], 0 background.
     """
@@ -39,8 +41,8 @@ def of_objects(labels: np.ndarray, kind: str) -> np.ndarray:
             inside = own & (depth > min(_BORDER, depth.max() - 0.5))
             found[place][inside] = OBJECTS
         else:
-            share = (depth[own] - 0.5) / (depth.max() - 0.5)
-            found[place][own] = np.rint(OBJECTS * share)
+            share = (depth[own] - 0.5) / (min(_DEEP, depth.max()) - 0.5)
+            found[place][own] = np.rint(OBJECTS * np.minimum(share, 1))
     return found
 
 

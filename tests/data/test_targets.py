@@ -82,18 +82,10 @@ def test_the_distance_is_to_the_nearest_pixel_of_anything_else(seed):
             continue
         others = np.argwhere(labels != label)
         depth = np.linalg.norm(own[:, None] - others, axis=2).min(1)
-        share = (depth - 0.5) / (depth.max() - 0.5)
-        wanted = np.rint(255 * share)
+        share = (depth - 0.5) / (min(5, depth.max()) - 0.5)
+        wanted = np.rint(255 * share.clip(0, 1))
         assert np.abs(found[tuple(own.T)] - wanted).max() <= 1
         assert found[tuple(own.T)].max() == targets.OBJECTS
-
-
-def test_objects_of_another_size_have_the_same_map():
-    labels = drawn()
-    large = np.kron(labels, np.ones((8, 8), int))
-    one = targets.of_objects(labels, "distance")
-    same = targets.of_objects(large, "distance")[4::8, 4::8]
-    assert np.abs(one.astype(int) - same).mean() < 255 * 0.06
 
 
 def test_the_interior_leaves_out_a_rim_and_never_a_whole_object():

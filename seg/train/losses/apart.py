@@ -10,7 +10,8 @@ from seg.train.losses import planes
 def apart(logits, target, mask):
     """Cross entropy of a sigmoid with a target between 0 and 1, less its least.
 
-    Mean over the pixels by weight; 0 where the map is the target.
+    The mean of two means by weight, over the pixels of objects and over the
+    others, which are far more. 0 where the map is the target.
 
     Parameters
     ----------
@@ -24,4 +25,6 @@ def apart(logits, target, mask):
     (z,) = planes.of_logits(logits, mask)
     p = target.astype(jnp.float32) / 255
     entropy = -special.xlogy(p, p) - special.xlogy(1 - p, 1 - p)
-    return planes.mean(jax.nn.softplus(z) - p * z - entropy, mask)
+    value = jax.nn.softplus(z) - p * z - entropy
+    inside = mask * (target > 0)
+    return (planes.mean(value, inside) + planes.mean(value, mask - inside)) / 2
