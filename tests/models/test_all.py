@@ -89,7 +89,7 @@ def test_deep_supervision_is_given_in_training_or_refused(name):
     assert set(found) == {"classes"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL)
 def test_what_keeps_objects_apart_is_the_last_layers_last_channel(name):
     model, wider = empty(name, objects="distance"), empty(name, n_classes=4)
     shapes = [

@@ -30,7 +30,6 @@ def images(*shape):
             "model__n_classes": 3,
             "classes": ("background", "a", "b"),
         },
-        {"model__objects": "distance", "model__depth": 1},
     ],
 )
 def test_one_program_equals_the_model_whatever_the_size(make_bundle, knobs):
