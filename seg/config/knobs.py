@@ -102,8 +102,11 @@ class Predict:
         "watershed of what model.objects has learned",
         ("components", "watershed", "learned"),
     )
-    seed_threshold: float = knob(
-        0.5, "where the learned map is above this, an object begins", FRACTION
+    prominence: float = knob(
+        0.05,
+        "how far a peak of the learned map rises above the pass to a higher "
+        "one, to be an object of its own",
+        FRACTION,
     )
     connectivity: int = knob(
         2,

@@ -175,7 +175,7 @@ def _separate(
             )
         elif predict.separate == "learned" and apart is not None:
             found = objects.learned(
-                mask, apart, predict.seed_threshold, predict.connectivity
+                mask, apart, predict.prominence, predict.connectivity
             )
         else:
             found = objects.components(mask, predict.connectivity)

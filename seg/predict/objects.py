@@ -14,7 +14,6 @@ from scipy import ndimage
 from seg.predict import flooding, shapes
 
 _SQUARE = np.ones((3, 3), bool)
-_STEPS = np.uint16(65535)
 
 
 def components(mask: np.ndarray, connectivity: int = 2) -> np.ndarray:
@@ -60,18 +59,23 @@ def watershed(
 
 
 def learned(
-    mask: np.ndarray, apart: np.ndarray, seed: float, connectivity: int = 2
+    mask: np.ndarray,
+    apart: np.ndarray,
+    prominence: float,
+    connectivity: int = 2,
 ) -> np.ndarray:
     """`components`, cut apart by a learned map: int32 [H, W].
 
     apart: [H, W] in [0, 1], high inside of objects and low where they touch
-    (`seg.data.targets.of_objects`). What lies connected above `seed` is the
-    inside of one object; a component with several is flooded from them, down
-    the map. It is rounded to steps of 1 / 65535 first, as slides keep it.
+    (`seg.data.targets.of_objects`), of which 255 steps are told apart. Each of
+    its peaks in the mask is an object, flooded down the map, unless it rises
+    no more than `prominence` above the pass to a higher one, and is part of
+    that (Chazal et al. 2013, "Persistence-based clustering").
     """
     labels = components(mask, connectivity)
-    apart = np.rint(apart * _STEPS).astype(np.uint16)
-    seeds = components(mask & (apart > seed * _STEPS), connectivity)
+    # slides keep it in 16 bits
+    level = (np.rint(apart * 65535).astype(np.uint16) // 257).astype(np.uint8)
+    seeds = components(flooding.peaks(level, mask, connectivity), connectivity)
     at = np.flatnonzero(seeds)
     owner = np.zeros(int(seeds.max()) + 1, np.int32)
     owner[seeds.ravel()[at]] = labels.ravel()[at]
@@ -80,8 +84,9 @@ def learned(
     if not several.any():
         return labels
     clumps = several[labels]
-    level = (apart // 257).astype(np.uint8)
-    parts = flooding.flood(level, seeds * clumps, clumps, connectivity)
+    seeds *= clumps
+    parts = flooding.flood(level, seeds, clumps, connectivity)
+    parts = flooding.joined(level, seeds, parts, 255 * prominence, connectivity)
     return in_raster_order(np.where(clumps, n_labels + parts, labels))
 
 

@@ -68,3 +68,60 @@ def test_what_is_not_reached_stays_empty():
     seeds[0, 0] = 2
     found = flooding.flood(level, seeds, mask, 2)
     assert np.argwhere(found).tolist() == [[0, 0], [0, 1]]
+
+
+def _oracle(level, mask, prominence, connectivity):
+    """Objects by their definition: which peaks a level set has alone."""
+    structure = ndimage.generate_binary_structure(2, connectivity)
+    rising = []  # (peak, how far it rises over the pass to a higher one)
+    high = np.where(mask, level.astype(int), -1)
+    tops, n = ndimage.label(
+        flooding.peaks(level, mask, connectivity), structure
+    )
+    for peak in range(1, n + 1):
+        height = high[tops == peak][0]
+        for now in range(height, -2, -1):
+            parts, _ = ndimage.label(high >= now, structure)
+            own = parts == parts[tops == peak][0]
+            if now < 0 or high[own].max() > height:
+                break
+        rising.append(height - now)
+    return sum(rise > prominence for rise in rising)
+
+
+@pytest.mark.parametrize("connectivity", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_as_many_are_left_as_peaks_rise_far_enough(connectivity, seed):
+    draw = np.random.default_rng(seed)
+    level = ndimage.gaussian_filter(draw.normal(size=(25, 30)), 1.2)
+    level = (255 * (level - level.min()) / np.ptp(level)).astype(np.uint8)
+    level = np.unique(level, return_inverse=True)[1].reshape(level.shape)
+    # all heights differ but for neighbours in rank: no ties between peaks
+    level = level.astype(np.uint8)
+    mask = draw.random(level.shape) < 0.95
+    found = flooding.peaks(level, mask, connectivity)
+    structure = ndimage.generate_binary_structure(2, connectivity)
+    seeds, n = ndimage.label(found, structure)
+    basins = flooding.flood(level, seeds.astype(np.int32), mask, connectivity)
+    assert (basins > 0).tolist() == mask.tolist()
+    left = []
+    for prominence in (0, 10, 40, 120, 255):
+        joined = flooding.joined(level, seeds, basins, prominence, connectivity)
+        left.append(len(np.unique(joined[mask])))
+        high = [level[seeds == i][0] for i in range(1, n + 1)]
+        if len(set(high)) == n:
+            wanted = _oracle(level, mask, prominence, connectivity)
+            assert left[-1] == wanted
+    assert left == sorted(left, reverse=True)
+    assert left[0] == n > 5
+    assert left[-1] == ndimage.label(mask, structure)[1]
+
+
+def test_a_plateau_is_one_peak_and_a_slope_none():
+    level = np.array([[3, 3, 2, 5, 5, 5, 4, 4, 1]], np.uint8)
+    mask = np.ones(level.shape, bool)
+    found = flooding.peaks(level, mask, 2)
+    assert found.tolist() == [[1, 1, 0, 1, 1, 1, 0, 0, 0]]
+    mask[0, 4] = False
+    level[:] = 0
+    assert flooding.peaks(level, mask, 2).tolist() == mask.tolist()

@@ -74,7 +74,7 @@ NETWORKS = [
         "model__n_classes": 3,
         "classes": ("background", "a", "b"),
     },
-    {"model__objects": "distance"},
+    {"model__objects": "distance", "model__depth": 3},
 ]
 
 

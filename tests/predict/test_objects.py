@@ -72,19 +72,19 @@ def test_where_the_map_has_one_peak_or_none_a_component_stays_whole():
     labels = objects.components(mask)
     for level in (0.2, 0.9):
         apart = np.full(mask.shape, level)
-        np.testing.assert_array_equal(objects.learned(mask, apart, 0.5), labels)
+        np.testing.assert_array_equal(objects.learned(mask, apart, 0), labels)
 
 
 @pytest.mark.parametrize("connectivity", [1, 2])
 def test_a_component_is_cut_as_if_it_were_alone(connectivity):
     mask, noise = _noise(1, share=0.6), np.random.default_rng(1)
     apart = ndimage.gaussian_filter(noise.random(mask.shape), 1)
-    found = objects.learned(mask, apart, 0.52, connectivity)
+    found = objects.learned(mask, apart, 0.02, connectivity)
     parts = objects.components(mask, connectivity)
     assert found.max() > parts.max() > 5
     for label in range(1, parts.max() + 1):
         own = parts == label
-        alone = objects.learned(own, apart, 0.52, connectivity)
+        alone = objects.learned(own, apart, 0.02, connectivity)
         assert _same_objects(alone, np.where(own, found, 0))
 
 

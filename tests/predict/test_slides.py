@@ -132,7 +132,7 @@ def _knobs(random, n_classes):
     return config.Predict(
         closing=int(random.choice([0, 0, 2, 3, 6])),
         separate=str(random.choice(SEPARATIONS)),
-        seed_threshold=float(random.choice([0.3, 0.5, 0.7])),
+        prominence=float(random.choice([0, 0.05, 0.3])),
         connectivity=int(random.choice([1, 2])),
         watershed_sigma=float(random.choice([0, 1, 2])),
         watershed_distance=int(random.choice([1, 2, 5])),

@@ -128,7 +128,27 @@ def apply(
     if "objects" not in outputs:
         return found
     apart = jax.nn.sigmoid(outputs["objects"].astype(jnp.float32))
-    return jnp.concatenate([found, apart], -1)
+    return jnp.concatenate([found, _smooth(apart)], -1)
+
+
+def _smooth(x: jax.Array) -> jax.Array:
+    """A Gaussian blur of [B, H, W, 1], sigma 1 px; nothing lies beyond an edge.
+
+    What stem=2 leaves of its 2x2 blocks would be peaks.
+    """
+    line = jnp.array([1, 4, 6, 4, 1], jnp.float32) / 16
+    kernel = (line[:, None] * line)[:, :, None, None]
+
+    def blur(x: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    return blur(x) / blur(jnp.ones_like(x))
 
 
 _compiled = jax.jit(apply, static_argnums=(0, 1))

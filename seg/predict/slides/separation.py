@@ -183,7 +183,7 @@ class _Watershed:
             for place, piece in zip(places, clump.pieces, strict=True):
                 apart[place] += piece.apart  # 0 where it is not its own
             parts = objects.learned(
-                whole, apart, predict.seed_threshold, predict.connectivity
+                whole, apart, predict.prominence, predict.connectivity
             )
             n_parts = int(parts.max())
         else:
