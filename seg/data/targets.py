@@ -23,20 +23,13 @@ def of_objects(labels: np.ndarray, kind: str) -> np.ndarray:
     labels: int [H, W], 0 background.
     """
     found = np.zeros(labels.shape, np.uint8)
+    wide = np.pad(labels, 1, mode="edge")
     for label, place in enumerate(ndimage.find_objects(labels), 1):
         if place is None:
             continue
+        around = tuple(slice(side.start, side.stop + 2) for side in place)
+        depth = _depth(wide[around] == label)[1:-1, 1:-1]
         own = labels[place] == label
-        room = [
-            (int(side.start > 0), int(side.stop < n))
-            for side, n in zip(place, labels.shape, strict=True)
-        ]
-        depth = _depth(np.pad(own, room))
-        rows, cols = (
-            slice(before, before + n)
-            for (before, _), n in zip(room, own.shape, strict=True)
-        )
-        depth = depth[rows, cols]
         if kind == "interior":
             inside = own & (depth > min(_BORDER, depth.max() - 0.5))
             found[place][inside] = OBJECTS

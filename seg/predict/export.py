@@ -1,7 +1,8 @@
 """A model as one program for other hosts, its weights inside.
 
     program(image float32 [B, H, W, C], stats float32 [B, C, S])
-        -> probabilities float32 [B, H, W, K]
+        -> probabilities float32 [B, H, W, K], and with `model.objects` one
+           channel more, the map that keeps objects apart
 
 `stats` is what `normalize.measure` finds in each whole image, by the names of
 `normalize.COLUMNS`; of these the program reads what its steps need (p1 and

@@ -61,7 +61,8 @@ class Engine:
 
         Returns
         -------
-        float32 [B, h, w, K]: one sigmoid, or a softmax over all classes.
+        float32 [B, h, w, K]: one sigmoid, or a softmax over all classes; with
+        `model.objects` one channel more, the map that keeps objects apart.
 
         Raises
         ------

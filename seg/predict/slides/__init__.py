@@ -81,8 +81,8 @@ def detect(
     and image: (top, bottom) -> those rows of what `blobs.detect` takes.
     folder: a scratch folder for this slide alone. on_strip is called before
     each strip of each pass; what it raises ends the work. apart: rows of what
-    `blobs.detect` takes by that name. Raises ConfigError
-    where the class names do not fit the knobs or the probabilities.
+    `blobs.detect` takes by that name. Raises ConfigError where the class names
+    do not fit the knobs or the probabilities.
     """
     n_classes = len(class_names)
     least = blobs.by_class("predict.min_area", predict.min_area, n_classes)

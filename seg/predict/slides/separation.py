@@ -18,8 +18,8 @@ from seg import config
 from seg.predict import blobs, objects, strips
 from seg.predict.slides import layer
 
-# A component is left whole whose bounding box is larger, px: to cut one takes
-# 26 bytes of memory for each px of its box, 0.4 GiB at most.
+# A component is left whole whose bounding box is larger, px: to cut one by its
+# shape takes 26 bytes of memory for each px of its box, 0.4 GiB at most.
 LARGEST_CUT = 4096 * 4096
 # Columns whose gaps are filled at a time: bounds the memory.
 _BLOCK = 4096
