@@ -36,7 +36,30 @@ class Augment:
             "lie in [0, 0.5), being cut from both sides", lambda x: 0 <= x < 0.5
         ),
     )
+    elastic: float = knob(
+        0.0, "probability of an elastic deformation", FRACTION
+    )
+    elastic_px: float = knob(
+        6.0, "largest move of a point of its grid, px", NOT_NEGATIVE
+    )
+    elastic_spacing: int = knob(
+        32, "distance of two points of its grid, px", POSITIVE
+    )
+    reflect: bool = knob(
+        False,
+        "a tile that was moved is continued by its reflection, not by fill, "
+        "which nobody has annotated",
+    )
     fill: float = knob(0.0, "value outside the tile, after normalisation")
+    colour: float = knob(
+        0.0,
+        "largest change of a colour channel by itself: of its gain, a share, "
+        "and half of that of its offset",
+        BELOW_ONE,
+    )
+    grey: float = knob(
+        0.0, "probability that a colour image loses its colour", FRACTION
+    )
     brightness: float = knob(
         0.1, "largest offset, share of the range", NOT_NEGATIVE
     )

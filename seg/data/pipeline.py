@@ -9,10 +9,9 @@ it in tf.data and `plain_batches` in a thread: the same bits.
 
 A batch is a dict of numpy arrays: `image` [B, H, W, C] in the stored dtype,
 `classes` uint8 [B, H, W] (training targets, `data.gap` applied; 255 = not
-annotated), `labels` int32 [B, H, W], with `model.objects` also `objects` uint8
-[B, H, W] (`targets.of_objects`), `stats` float32 [B, C, S] of the whole images,
-`weight` float32 [B] (0 = padding of an epoch's last batch) and `ids` str [B] as
-"id@row,col".
+annotated), `labels` int32 [B, H, W], `stats` float32 [B, C, S] of the whole
+images, `weight` float32 [B] (0 = padding of an epoch's last batch) and `ids`
+str [B] as "id@row,col".
 """
 
 import contextlib
@@ -157,7 +156,7 @@ def _tile(
     cut = functools.partial(_cut, corner=(row, col), side=config.data.tile)
     real = at < n_tiles
     classes = cut(record["classes"], constant_values=255)
-    tile = {
+    return {
         "image": cut(record["image"], mode="reflect"),
         "classes": classes if real else np.full_like(classes, 255),
         "labels": cut(record["labels"], constant_values=0).astype(np.int32),
@@ -165,9 +164,6 @@ def _tile(
         "weight": np.float32(real),
         "ids": np.str_(f"{record['id']}@{row},{col}"),
     }
-    if "objects" in record:
-        tile["objects"] = cut(record["objects"], constant_values=0)
-    return tile
 
 
 def _teaching(
@@ -193,8 +189,6 @@ def _teaching(
                     "--model.objects=none"
                 )
             labels = np.zeros(classes.shape, np.int32)
-        if apart != "none":
-            record["objects"] = targets.of_objects(labels, apart)
         if labels.max(initial=0) < 2**16:  # half the memory in the cache
             labels = labels.astype(np.uint16)
         record["labels"] = labels

@@ -13,7 +13,7 @@ none, so a step is a function of its inputs. `config.dtype` is the type of
 the computation; weights and logits are float32 always.
 
 With `config.objects` it also gives "objects", float32 logits [B, H, W, 1] of
-what keeps objects apart (`seg.data.targets.of_objects`), from the same features
+what keeps objects apart (`seg.train.losses.apart`), from the same features
 by the same last layer.
 
 With `config.deep_supervision` a network that has inner heads also gives, in

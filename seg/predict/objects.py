@@ -67,10 +67,10 @@ def learned(
     """`components`, cut apart by a learned map: int32 [H, W].
 
     apart: [H, W] in [0, 1], high inside of objects and low where they touch
-    (`seg.data.targets.of_objects`), of which 255 steps are told apart. Each of
-    its peaks in the mask is an object, flooded down the map, unless it rises
-    no more than `prominence` above the pass to a higher one, and is part of
-    that (Chazal et al. 2013, "Persistence-based clustering").
+    (`seg.train.losses.apart.target`), of which 255 steps are told apart. Each
+    of its peaks in the mask is an object, flooded down the map, unless it
+    rises no more than `prominence` above the pass to a higher one, and is part
+    of that (Chazal et al. 2013, "Persistence-based clustering").
     """
     labels = components(mask, connectivity)
     # slides keep it in 16 bits

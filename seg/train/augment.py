@@ -11,11 +11,12 @@ Each sample draws from its own key, `fold_in(key, index in the batch)`, and each
 knob its own number of it: the result does not depend on how the batch is laid
 over devices, and switching one knob on leaves what the others draw unchanged.
 
-Flips and quarter turns move whole pixels and change no value. Rotation, scale
-and crop-and-pad become one affine map and one resampling, which gives a sample
-back exactly if it drew none of them. The knobs are Python values: what is
-switched off is not in the compiled program. Two CPU cores take 7 ms for the
-defaults of `config.Augment` on 8 x 256 x 256 x 1, and 20 ms with everything on.
+Flips and quarter turns move whole pixels and change no value. Rotation, scale,
+crop-and-pad and elastic deformation become one map of places and one
+resampling, which gives a sample back exactly if it drew none of them. The knobs
+are Python values: what is switched off is not in the compiled program. Two CPU
+cores take 7 ms for the defaults of `config.Augment` on 8 x 256 x 256 x 1, and
+20 ms with everything on but elastic deformation.
 """
 
 import math
@@ -27,7 +28,7 @@ from jax import random
 
 from seg import config
 
-OUTSIDE = {"classes": 255, "labels": 0, "objects": 0}
+OUTSIDE = {"classes": 255, "labels": 0}
 """What a mask holds where the image was filled: not annotated, no object."""
 
 # one uniform number in [0, 1) each; new names go to the end
@@ -36,7 +37,11 @@ _DRAWS = (
     "rotate", "angle", "scale", "zoom",
     "crop_pad", "top", "bottom", "left", "right",
     "blur", "sigma", "contrast", "brightness", "gamma", "invert", "noise",
+    "elastic", "grey",
 )  # fmt: skip
+
+# what draws more numbers than one: names of its keys
+_NOISE, _ELASTIC, _COLOUR = range(3)
 
 
 def augment(
@@ -56,17 +61,23 @@ def augment(
     uniform = jax.vmap(lambda k: random.uniform(k, (len(_DRAWS),)))(keys)
     draw = dict(zip(_DRAWS, uniform.T, strict=True))
     image, masks = _dihedral(image, dict(masks), draw, knobs)
-    if knobs.rotate or knobs.scale or knobs.crop_pad:
-        image, masks = _affine(image, masks, draw, knobs, outside)
+    if knobs.rotate or knobs.scale or knobs.crop_pad or knobs.elastic:
+        image, masks = _resampled(keys, image, masks, draw, knobs, outside)
+    if image.shape[-1] > 1:
+        image = _colours(keys, image, draw, knobs)
     image = _photometric(image, draw, knobs)
     if knobs.noise:
-        # 0 names the noise; the numbers above came from the key itself
-        keys = jax.vmap(random.fold_in, (0, None))(keys, 0)
         # flat: with a last axis of 3, XLA:CPU takes 27 ms instead of 9
-        normal = jax.vmap(lambda k: random.normal(k, (image[0].size,)))(keys)
+        normal = _drawn(random.normal, keys, _NOISE, (image[0].size,))
         level = draw["noise"] * knobs.noise
         image = image + (normal * level[:, None]).reshape(image.shape)
     return image, masks
+
+
+def _drawn(kind, keys, name: int, shape):
+    """Random numbers [B, *shape]; the ones above came from the keys alone."""
+    keys = jax.vmap(random.fold_in, (0, None))(keys, name)
+    return jax.vmap(lambda key: kind(key, shape))(keys)
 
 
 def _per_image(values):
@@ -110,10 +121,15 @@ def _dihedral(image, masks, draw, knobs: config.Augment):
     return move(image), {name: move(mask) for name, mask in masks.items()}
 
 
-def _affine(image, masks, draw, knobs: config.Augment, outside):
-    """Rotation, scale and crop-and-pad in one resampling."""
+def _resampled(keys, image, masks, draw, knobs: config.Augment, outside):
+    """Rotation, scale, crop-and-pad and elastic deformation at once."""
     shape = image.shape[1:3]
     at = jax.vmap(_source, (0, None))(_matrices(draw, shape, knobs), shape)
+    if knobs.elastic:
+        moved = _elastic(keys, draw["elastic"], shape, knobs)
+        at = [a + moved[..., k] for k, a in enumerate(at)]
+    if knobs.reflect:
+        at = [_folded(a, n) for a, n in zip(at, shape, strict=True)]
     image = jax.vmap(_bilinear, (0, 0, None))(image, at, knobs.fill)
     moved = {
         name: jax.vmap(_nearest, (0, 0, None))(mask, at, outside[name])
@@ -164,6 +180,26 @@ def _source(matrix, shape):
     ]
 
 
+def _elastic(keys, draw, shape, knobs: config.Augment):
+    """[B, H, W, 2]: px by which places move, 0 for a sample that draws none.
+
+    Random at the points of a coarse grid, cubic between them (Ronneberger et
+    al. 2015).
+    """
+    n_points = [-(-n // knobs.elastic_spacing) for n in shape]
+    coarse = _drawn(random.uniform, keys, _ELASTIC, (*n_points, 2))
+    coarse = _between(coarse, -knobs.elastic_px, knobs.elastic_px)
+    fine = jax.image.resize(coarse, (len(draw), *shape, 2), "cubic")
+    return jnp.where(_per_image(draw < knobs.elastic), fine, 0.0)
+
+
+def _folded(at, n: int):
+    """Places on an axis of n px that is continued by its reflection."""
+    inside = jnp.abs(jnp.mod(at + n + 0.5, 2 * n) - n) - 0.5
+    # to the last bit what it was, where nothing is folded
+    return jnp.where((at >= 0) & (at <= n - 1), at, inside.clip(0, n - 1))
+
+
 def _bilinear(image, at, fill):
     """image [H, W, C] at (rows, columns), `fill` beyond the tile."""
     height, width, n_channels = image.shape
@@ -190,6 +226,19 @@ def _nearest(mask, at, outside: int):
     inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
     found = mask.reshape(-1)[jnp.where(inside, i * width + j, 0)]
     return jnp.where(inside, found, jnp.asarray(outside, mask.dtype))
+
+
+def _colours(keys, image, draw, knobs: config.Augment):
+    """Channels by themselves: their gain and offset, or no colour at all."""
+    if knobs.colour:
+        shape = 2, 1, 1, image.shape[-1]
+        change = _drawn(random.uniform, keys, _COLOUR, shape)
+        change = _between(change, -knobs.colour, knobs.colour)
+        image = image * (1 + change[:, 0]) + change[:, 1] / 2
+    if knobs.grey:
+        on = _per_image(draw["grey"] < knobs.grey)
+        image = jnp.where(on, jnp.mean(image, -1, keepdims=True), image)
+    return image
 
 
 def _photometric(image, draw, knobs: config.Augment):

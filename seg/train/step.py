@@ -218,11 +218,15 @@ def _tiles(
     key = jax.random.fold_in(jax.random.key(config.train.seed), at)
     how = normalize.scaling(config.data)
     image = normalize.apply(batch["image"], batch["stats"], how.by_image)
-    truth = {n: batch[n] for n in ("classes", "objects") if n in batch}
+    kind = config.model.objects
+    names = ("classes",) if kind == "none" else ("classes", "labels")
+    truth = {name: batch[name] for name in names}
     if config.train.augment:
         image, truth = augment.augment(
             jax.random.fold_in(key, _AUGMENT), image, truth, config.augment
         )
+    if kind != "none":
+        truth["objects"] = losses.apart.target(truth["labels"], kind)
     return normalize.by_tile(image, how), truth, key
 
 

@@ -272,10 +272,55 @@ def test_beyond_the_tile_lie_fill_no_annotation_and_no_object():
     assert (result[:, 5:11, 5:11] == 1).all()
 
 
+def test_beyond_the_tile_lies_its_reflection_where_wanted():
+    image = noise_image(2, 16, 12)
+    labels = np.arange(2 * 16 * 12).reshape(2, 16, 12).astype(np.int32)
+    result, moved = change(
+        image,
+        {"labels": labels},
+        scale=1.0,
+        scale_range=(0.25, 0.25),
+        reflect=True,
+    )
+    rows, columns = (
+        np.pad(np.arange(n), 3 * n // 2, mode="symmetric") for n in (16, 12)
+    )
+    # each new pixel lies in the middle of four by four of the wide image
+    at = np.ix_(rows[1::4], columns[1::4]), np.ix_(rows[2::4], columns[2::4])
+    for b in range(2):
+        low, high = (image[b, ..., 0][where] for where in at)
+        cross = [
+            image[b, ..., 0][np.ix_(rows[i::4], columns[j::4])]
+            for i, j in ((1, 2), (2, 1))
+        ]
+        true = (low + high + sum(cross)) / 4
+        np.testing.assert_allclose(result[b, ..., 0], true, atol=1e-5)
+        assert np.isin(moved["labels"][b], labels[b]).all()
+
+
+def test_an_elastic_deformation_is_smooth_and_as_large_as_it_may_be():
+    image, masks = coordinates(32, 48, 40)
+    result, moved = change(
+        image, masks, outside=BEYOND, elastic=1.0, elastic_px=3.0,
+        elastic_spacing=16,
+    )  # fmt: skip
+    inside = (slice(None), slice(6, -6), slice(6, -6))
+    shift = (result - image)[inside]
+    assert 2 < np.abs(shift).max() < 3 * 1.6  # cubic: beyond its points
+    assert np.abs(shift.mean()) < 0.3
+    for axis in (1, 2):  # no jump: 3 px in 16, twice over at a steep place
+        assert np.abs(np.diff(shift, axis=axis)).max() < 0.8
+    # both ways at once, and not one shift for all of a tile
+    assert np.ptp(shift, (1, 2)).min() > 1
+    for name, channel in (("row", 0), ("column", 1)):
+        away = moved[name][inside] - result[..., channel][inside]
+        assert np.abs(away).max() <= 0.501
+
+
 def test_samples_that_draw_no_resampling_come_back_bit_by_bit():
     image = noise_image(200, 8, 8)
     labels = np.arange(200 * 64).reshape(200, 8, 8).astype(np.int32)
-    for knob in ("rotate", "scale", "crop_pad"):
+    for knob in ("rotate", "scale", "crop_pad", "elastic"):
         result, moved = change(image, {"labels": labels}, **{knob: 0.3})
         same = (result == image).all((1, 2, 3))
         assert 0.55 < same.mean() < 0.85, knob
@@ -359,6 +404,30 @@ def test_inversion_mirrors_at_one_half():
     same = (result == image).all((1, 2, 3))
     np.testing.assert_array_equal(result[~same], (1 - image)[~same])
     assert 0.4 < same.mean() < 0.8
+
+
+def test_colour_channels_change_each_by_itself_and_grey_images_not():
+    image = noise_image(100, n_channels=3)
+    result, _ = change(image, colour=0.3)
+    for b in range(100):
+        for c in range(3):
+            x, y = image[b, ..., c].ravel(), result[b, ..., c].ravel()
+            gain, offset = np.polyfit(x, y, 1)
+            assert abs(gain - 1) <= 0.301 and abs(offset) <= 0.151
+            np.testing.assert_allclose(gain * x + offset, y, atol=1e-4)
+    gains = result.std((1, 2)) / image.std((1, 2))
+    assert np.ptp(gains, 1).max() > 0.3
+    grey = noise_image(5)
+    np.testing.assert_array_equal(change(grey, colour=0.3)[0], grey)
+
+
+def test_some_colour_images_lose_their_colour():
+    image = noise_image(100, n_channels=3)
+    result, _ = change(image, grey=0.4)
+    same = (result == image).all((1, 2, 3))
+    assert 0.4 < same.mean() < 0.8
+    mean = np.repeat(image.mean(-1, keepdims=True), 3, -1)
+    np.testing.assert_allclose(result[~same], mean[~same], atol=1e-6)
 
 
 def test_noise_is_normal_and_its_own_in_every_pixel():

@@ -48,7 +48,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from seg import config
-from seg.train.losses.apart import apart
+from seg.train.losses import apart
 from seg.train.losses.planes import IGNORE
 from seg.train.losses.terms import TERMS, check_terms, parse
 
@@ -72,8 +72,8 @@ def total(outputs, classes, weight, loss: config.Loss, progress, objects=None):
         the share of all steps that is done, float32; 1 is the last phase. The
         other phases cost nothing.
     objects
-        uint8 [B, H, W], the map of `seg.data.targets.of_objects` that
-        outputs["objects"] shall be; it weighs `loss.objects`.
+        float [B, H, W], the map of `apart.target` that outputs["objects"] shall
+        be; it weighs `loss.objects`.
     """
     mask = jnp.where(classes == IGNORE, 0.0, weight[:, None, None])
     phases = parse(loss.terms)
@@ -90,7 +90,8 @@ def total(outputs, classes, weight, loss: config.Loss, progress, objects=None):
         result = _switch(n_begun, branches, outputs)
     if objects is None:
         return result
-    return result + loss.objects * apart(outputs["objects"], objects, mask)
+    value = apart.apart(outputs["objects"], objects, mask)
+    return result + loss.objects * value
 
 
 def _switch(n_begun, branches, outputs):

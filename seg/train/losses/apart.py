@@ -6,6 +6,60 @@ from jax.scipy import special
 
 from seg.train.losses import planes
 
+_DEEP = 5  # px from the border where `distance` ends
+_RIM = 2  # px of an object that `interior` leaves out
+
+
+def target(labels, kind: str):
+    """The map that keeps objects apart: float32 [B, H, W] in [0, 1].
+
+    It is made of a tile as the augmentation has left it, so that a pixel is a
+    pixel at every scale. 0 outside of objects. "distance": rises with the
+    Euclidean distance to the object's border, to 1 from five pixels on; how far
+    the middle of a large one is takes a network long to learn and keeps nothing
+    apart. "interior": 1 in all of an object but a rim of two pixels.
+
+    labels: int [B, H, W], 0 background; whatever lies beside an object is its
+    border, but the tile's end is not.
+    """
+    depth = jnp.sqrt(_depth2(labels))
+    if kind == "interior":
+        inside = depth > _RIM
+    else:
+        inside = jnp.clip((depth - 0.5) / (_DEEP - 0.5), 0, 1)
+    return jnp.where(labels > 0, inside, 0).astype(jnp.float32)
+
+
+def _depth2(labels):
+    """Squared distance to the nearest pixel with another label, px.
+
+    Exact up to `_DEEP`, and more than its square beyond. First along the rows;
+    then of the rows near by, where the label is still the same, what they have
+    found, and where it is another, that pixel.
+    """
+    far = jnp.float32(_DEEP**2 + _DEEP)
+    along = jnp.full(labels.shape, far)
+    for offset, other in _beside(labels, 2):
+        along = jnp.where(other != labels, jnp.minimum(along, offset**2), along)
+    found = along
+    for (offset, other), (_, there) in zip(
+        _beside(labels, 1), _beside(along, 1), strict=True
+    ):
+        ends = jnp.where(other == labels, there, 0)
+        found = jnp.minimum(found, ends + offset**2)
+    return found
+
+
+def _beside(array, axis: int):
+    """(px, the array so many px further along); the end is repeated."""
+    pad = [(0, 0)] * 3
+    pad[axis] = (_DEEP, _DEEP)
+    wide = jnp.pad(array, pad, mode="edge")
+    for k in range(2 * _DEEP + 1):
+        if k != _DEEP:
+            n = array.shape[axis]
+            yield k - _DEEP, jax.lax.slice_in_dim(wide, k, k + n, axis=axis)
+
 
 def apart(logits, target, mask):
     """Cross entropy of a sigmoid with a target between 0 and 1, less its least.
@@ -18,13 +72,13 @@ def apart(logits, target, mask):
     logits
         float [B, H, W, 1].
     target
-        uint8 [B, H, W] of `seg.data.targets.of_objects`, 255 for 1.
+        float [B, H, W], of the function of this name.
     mask
         float [B, H, W], 0 where a pixel is ignored, whatever its logit.
     """
     (z,) = planes.of_logits(logits, mask)
-    p = target.astype(jnp.float32) / 255
-    entropy = -special.xlogy(p, p) - special.xlogy(1 - p, 1 - p)
-    value = jax.nn.softplus(z) - p * z - entropy
+    entropy = -special.xlogy(target, target)
+    entropy -= special.xlogy(1 - target, 1 - target)
+    value = jax.nn.softplus(z) - target * z - entropy
     inside = mask * (target > 0)
     return (planes.mean(value, inside) + planes.mean(value, mask - inside)) / 2

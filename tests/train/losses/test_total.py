@@ -231,7 +231,7 @@ def test_the_map_is_taught_by_cross_entropy_less_its_least():
     logits, truth = cases.sample(1)
     rng = np.random.default_rng(1)
     z = rng.normal(size=(*truth.shape, 1)).astype(np.float32)
-    target = rng.integers(0, 256, truth.shape).astype(np.uint8)
+    target = (rng.integers(0, 256, truth.shape) / 255).astype(np.float32)
     target[rng.random(truth.shape) < 0.5] = 0
     weight = np.array([1, 0.5, 0], np.float32)
     loss = config.Loss(terms="cross_entropy", objects=0.3)
@@ -240,7 +240,7 @@ def test_the_map_is_taught_by_cross_entropy_less_its_least():
         outputs = {"classes": logits, "objects": z}
         return losses.total(outputs, truth, weight, loss, 0.0, target)
 
-    p, q = target / 255, 1 / (1 + np.exp(-z[..., 0].astype(float)))
+    p, q = target.astype(float), 1 / (1 + np.exp(-z[..., 0].astype(float)))
     mask = (truth != losses.IGNORE) * weight[:, None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         divergence = np.nan_to_num(p * np.log(p / q)) + np.nan_to_num(
