@@ -155,11 +155,12 @@ NAN, INF = math.nan, math.inf
 FRACTIONS = (
     "data.val_frac", "data.test_frac", "data.object_rich", "synthetic.touching",
     "augment.flip", "augment.rotate", "augment.scale", "augment.crop_pad",
-    "augment.blur", "augment.invert", "optim.warmup_frac", "predict.threshold",
+    "augment.blur", "augment.invert", "augment.elastic", "augment.grey",
+    "optim.warmup_frac", "predict.threshold",
 )  # fmt: skip
 BELOW_ONE = (
     "data.overlap", "predict.overlap", "optim.ema", "optim.momentum",
-    "model.dropout", "augment.contrast", "optim.swa",
+    "model.dropout", "augment.contrast", "augment.colour", "optim.swa",
 )  # fmt: skip
 POSITIVE = (
     "model.in_channels", "model.n_classes", "model.width", "data.tile",
@@ -168,7 +169,7 @@ POSITIVE = (
     "train.batch_size", "train.epochs", "train.log_every", "train.keep",
     "predict.batch_size", "predict.watershed_distance",
     "loss.tversky_gamma", "loss.boundary_width",
-    "optim.cycles", "data.gamma",
+    "optim.cycles", "data.gamma", "augment.elastic_spacing",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "model.depth", "data.per_image", "data.split_seed", "synthetic.n_val",
@@ -176,6 +177,7 @@ NOT_NEGATIVE = (
     "synthetic.n_objects", "synthetic.noise", "synthetic.blur",
     "synthetic.shading", "synthetic.seed", "augment.rotate_degrees",
     "augment.brightness", "augment.gamma", "augment.blur_sigma",
+    "augment.elastic_px",
     "augment.noise", "loss.focal_gamma", "loss.boundary_weight",
     "optim.weight_decay",
     "optim.clip_norm", "train.steps", "train.seed", "train.eval_every",
@@ -223,6 +225,8 @@ WRONG = [
     ("classes", ("background", "")),
     ("predict.min_area", (-1,)),
     ("predict.min_area", (1, 2)),
+    ("predict.calibration", (1.0,)),
+    ("predict.calibration", (1.0, NAN)),
     ("predict.margin", (-1,)),
     ("predict.margin", ()),
     ("synthetic.n_classes", 3),

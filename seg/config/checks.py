@@ -126,6 +126,11 @@ def _check_classes(config: Config) -> None:
             f"synthetic.n_classes={n_drawn} draws more classes than the "
             f"{len(names)} of classes={names}; name them all"
         )
+    if len(config.predict.calibration) not in (0, 2):
+        raise ConfigError(
+            f"predict.calibration={config.predict.calibration}; give slope and "
+            "offset, or nothing"
+        )
     for name in ("min_area", "margin"):
         values = getattr(config.predict, name)
         if len(values) not in (1, len(names) - 1) or min(values) < 0:

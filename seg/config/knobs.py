@@ -108,6 +108,12 @@ class Predict:
         "one, to be an object of its own",
         FRACTION,
     )
+    calibration: tuple[float, ...] = knob(
+        (),
+        "slope and offset that make of the log odds of an object's mean "
+        "probability those of its being right; empty = the mean as it is; "
+        "launch.evaluate --tune finds them",
+    )
     connectivity: int = knob(
         2,
         "pixels of an object touch: 1 = by an edge, 2 = or by a corner",

@@ -2,6 +2,7 @@
 
     overlays/worst_1.png ... best_1.png   the worst and the best images
     curves/ap.png                         AP over the IoU threshold
+    curves/reliability.png                how often objects are right
     objects.csv  images.csv               a row an object found, a row an image
     scores.json  summary.md               all scores, with their intervals
 
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from seg.evaluate import marks, matching, plots
+from seg.evaluate import calibration, marks, matching, plots
 from seg.images import formats, write
 
 IMAGE_FIELDS = (
@@ -151,8 +152,12 @@ def write_all(
     objects: Sequence[Mapping[str, Any]],
     gallery: Gallery,
     matchings: Sequence[matching.Matching],
+    outcome: np.ndarray,
 ) -> dict[pathlib.Path, str]:
-    """Writes the files of the module; {path: folder of the artifact}."""
+    """Writes the files of the module; {path: folder of the artifact}.
+
+    outcome: of all objects found, see `calibration`.
+    """
     files = {}
 
     def path(name: str) -> pathlib.Path:
@@ -165,6 +170,12 @@ def write_all(
             plots.overlay(path(f"overlays/{name}.png"), **entry)
         if matchings:
             _ap_curve(path("curves/ap.png"), report, matchings)
+        if len(outcome):
+            plots.reliability(
+                path("curves/reliability.png"),
+                calibration.reliability(outcome),
+                report.metrics[f"{report.split}/ece"],
+            )
     else:
         logging.warning("no pictures drawn: matplotlib is not installed")
     formats.write_table(path("objects.csv"), objects)

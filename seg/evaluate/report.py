@@ -22,12 +22,12 @@ from typing import Any
 import numpy as np
 
 from seg import config
-from seg.evaluate import artifacts, matching, metrics
+from seg.evaluate import artifacts, calibration, matching, metrics
 
 _HEADLINES = (
     "dice", "iou", "miou", "miou_image", "ap50", "ap50_image", "ap75",
     "ap_mean", "ap_mean_image", "f1", "pq", "aji", "boundary_f",
-    "count_error", "accuracy",
+    "count_error", "ece", "accuracy",
 )  # fmt: skip
 
 
@@ -74,8 +74,9 @@ def evaluate(
     Foreground Dice and IoU are means over images; those of the classes are
     pooled over all pixels, and `miou_image` is the mean over images of each
     one's mean IoU; objects are matched whatever their class, and left
-    out of images that have no `labels`. What was found mostly on pixels that
-    are not annotated counts neither for nor against.
+    out of images that have no `labels`; `ece` is how far their probabilities
+    are from being the share that is right (`calibration`). What was found
+    mostly on pixels that are not annotated counts neither for nor against.
 
     Parameters
     ----------
@@ -92,16 +93,17 @@ def evaluate(
     UserError
         if there is no record, or the folder cannot be written.
     """
-    counts, matchings, rows, objects = [], [], [], []
+    counts, matchings, rows, objects, outcomes = [], [], [], [], []
     gallery = artifacts.Gallery(n_overlays if folder is not None else 0)
     for record in records:
         found = predict(record)
         truth = record["classes"]
-        labels, true_labels = _annotated(record, found)
+        labels, true_labels = annotated(record, found)
         matched = None
         if true_labels is not None:
             matched = matching.match(true_labels, labels)
             matchings.append(matched)
+            outcomes.append(calibration.outcomes(found, true_labels, labels))
         counts.append(metrics.confusion(found.classes, truth, len(class_names)))
         rows.append(_row(record, found, matched))
         if folder is not None:
@@ -115,6 +117,9 @@ def evaluate(
             "with a larger share for it"
         )
     scores, bounds = _scores(rows, counts, matchings, class_names, intervals)
+    outcome = np.concatenate([np.zeros((0, 2)), *outcomes])
+    if len(outcome):
+        scores["ece"] = calibration.error(outcome)
     report = Report(
         split,
         {f"{split}/{name}": value for name, value in scores.items()},
@@ -124,7 +129,7 @@ def evaluate(
     )
     if folder is not None:
         files = artifacts.write_all(
-            pathlib.Path(folder), report, objects, gallery, matchings
+            pathlib.Path(folder), report, objects, gallery, matchings, outcome
         )
         report = dataclasses.replace(report, files=files)
     return report
@@ -182,7 +187,7 @@ def _cell(value: float, bounds: tuple[float, float] | None) -> str:
     return f"{value:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
 
 
-def _annotated(
+def annotated(
     record: Mapping[str, Any], found: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(labels, true labels) where annotated, 0 elsewhere.

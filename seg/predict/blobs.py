@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from seg import config
 from seg.predict import objects, shapes
+
+_SURE = 1e-6  # nearer to 0 and 1 all mean probabilities are alike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,8 +103,9 @@ def detect(
 
     image is [H, W, C], as it was read: `mean_intensity` is its mean over the
     object and the channels, NaN without an image. `probability` is the mean
-    probability of the object's class. apart [H, W] is what `objects.learned`
-    takes, for predict.separate=learned. Raises ConfigError where K, the class
+    probability of the object's class, or what predict.calibration makes of it.
+    apart [H, W] is what `objects.learned` takes, for predict.separate=learned.
+    Raises ConfigError where K, the class
     names and the knobs by class do not fit together, UserError for a NaN.
     """
     n_classes = len(class_names)
@@ -255,8 +259,23 @@ def columns(
         "mean_intensity": intensity,
         "eccentricity": found.eccentricity,
         "solidity": found.solidity,
-        "probability": probability,
+        "probability": calibrated(probability, predict.calibration),
     }
+
+
+def log_odds(probability: np.ndarray) -> np.ndarray:
+    """Of mean probabilities, which may be 0 and 1: finite."""
+    return special.logit(np.clip(probability, _SURE, 1 - _SURE))
+
+
+def calibrated(
+    probability: np.ndarray, calibration: tuple[float, ...]
+) -> np.ndarray:
+    """Probabilities of objects of their mean ones; see the knob."""
+    if not calibration:
+        return probability
+    slope, offset = calibration
+    return special.expit(slope * log_odds(probability) + offset)
 
 
 def rows(table: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:

@@ -170,15 +170,40 @@ def add_files(
     when a training has found a better one.
     """
     with _alone(folder):
-        found = load(folder)
-        if digest(found) != digest(bundle):
-            raise config_lib.UserError(
-                f"{folder} holds another model than when this began; run it "
-                "again"
-            )
+        found = _same(folder, bundle)
         weights = (pathlib.Path(folder) / WEIGHTS).read_bytes()
         contents = {WEIGHTS: weights, **found.exports, **files}
         return _write(found, contents, folder)
+
+
+def settle(
+    folder: str | os.PathLike,
+    bundle: Bundle,
+    predict: config_lib.Predict,
+    meta: Mapping[str, Any],
+) -> None:
+    """Changes how the bundle in a folder predicts, and adds to its `meta`.
+
+    Raises UserError where the folder holds another model by now.
+    """
+    config = dataclasses.replace(bundle.config, predict=predict)
+    with _alone(folder):
+        found = _same(folder, bundle)
+        found = dataclasses.replace(
+            found, config=config, meta={**found.meta, **meta}
+        )
+        weights = (pathlib.Path(folder) / WEIGHTS).read_bytes()
+        _write(found, {WEIGHTS: weights, **found.exports}, folder)
+
+
+def _same(folder: str | os.PathLike, bundle: Bundle) -> Bundle:
+    """What the folder holds, if it is still this model."""
+    found = load(folder)
+    if digest(found) != digest(bundle):
+        raise config_lib.UserError(
+            f"{folder} holds another model than when this began; run it again"
+        )
+    return found
 
 
 def keep(folder: str | os.PathLike, bundle: Bundle) -> None:

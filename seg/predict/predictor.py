@@ -140,16 +140,24 @@ class Predictor:
         return found if probabilities else found.without_map()
 
     def objects(
-        self, pixels: np.ndarray, probabilities: np.ndarray, name: str = ""
+        self,
+        pixels: np.ndarray,
+        probabilities: np.ndarray,
+        name: str = "",
+        predict: config_lib.Predict | None = None,
     ) -> Segmentation:
         """What the map of an image [H, W, C] says; name: as above.
 
         The map is that of `probabilities`. What is counted as intensity is the
-        image as it was given.
+        image as it was given. predict: other settings than the predictor's.
         """
         probabilities, apart = self.split(probabilities)
         found = blobs.detect(
-            probabilities, pixels, self.config.predict, self.classes, apart
+            probabilities,
+            pixels,
+            predict or self.config.predict,
+            self.classes,
+            apart,
         )
         table = _table(found.table, name)
         return Segmentation(found.classes, found.labels, table, probabilities)

@@ -212,6 +212,8 @@ def test_where_a_password_was_not_kept_the_environment_says_the_server(
         (["--workdir=moved"], "moved: nothing was trained there"),
         (["--model=MODEL", "--out=file/x"], "file/x: cannot be written"),
         (["--model=MODEL", "--tiles="], "not prepared"),
+        (["--model=MODEL", "--tune"], "give --split=val"),
+        (["--model=MODEL,MODEL", "--tune", "--split=val"], "one model"),
     ],
 )
 def test_what_cannot_be_scored_is_one_line(launch, prepared, model, more, text):
@@ -242,3 +244,30 @@ def test_the_snapshots_of_a_run_are_scored_as_their_mean(launch, prepared):
     told = json.loads(pathlib.Path("scores/scores.json").read_text())
     models = [bundle.load(f"work/snapshots/{k}") for k in (1, 2)]
     assert told["settings"]["model"] == ",".join(map(bundle.digest, models))
+
+
+def test_tuned_settings_stay_with_the_model(launch, prepared, client):
+    status, _, err = launch("train", *arguments(prepared))
+    assert status == 0, err
+    before = bundle.load("work/bundle")
+    tune = "--tune", "--nobaseline", "--monitor=dice"
+    plain = f"--tiles={prepared / 'tiles.npz'}", "--workdir=work"
+    status, out, err = launch("evaluate", *plain, "--split=val", *tune)
+    assert status == 0, err
+    assert "(the best of" in out and "calibration error" in out
+    after = bundle.load("work/bundle")
+    assert bundle.digest(after) == bundle.digest(before)
+    assert after.meta["tuned"]["images"] == 2
+    tried = rows(pathlib.Path("work/val/tried.csv"))
+    best = max(float(row["dice"]) for row in tried)
+    predict = after.config.predict
+    assert str(predict.threshold) in {
+        row["threshold"] for row in tried if float(row["dice"]) == best
+    }
+
+    # an evaluation uses them without being told, and says so
+    status, _, err = launch("evaluate", *plain, "--split=val", "--nobaseline")
+    assert status == 0, err
+    scores = json.loads(pathlib.Path("work/val/scores.json").read_text())
+    assert scores["metrics"]["val/dice"] == pytest.approx(best)
+    assert scores["settings"]["predict.threshold"] == predict.threshold

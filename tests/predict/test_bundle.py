@@ -208,6 +208,28 @@ def test_files_are_added_and_checked_as_the_others(tiny, tmp_path):
         bundle.load(folder)
 
 
+def test_how_a_bundle_predicts_can_be_settled_later(tiny, tmp_path):
+    folder = bundle.save(tiny, tmp_path / "tiny", half=True)
+    bundle.add_files(folder, bundle.load(folder), {"model.onnx": b"abc"})
+    before, weights = (
+        bundle.load(folder),
+        (folder / bundle.WEIGHTS).read_bytes(),
+    )
+    predict = dataclasses.replace(tiny.config.predict, threshold=0.3)
+    bundle.settle(folder, before, predict, {"tuned": 7})
+    after = bundle.load(folder)
+    assert after.config.predict == predict
+    assert after.meta == {**before.meta, "tuned": 7}
+    assert (folder / bundle.WEIGHTS).read_bytes() == weights
+    assert after.exports == before.exports
+    assert bundle.digest(after) == bundle.digest(before)
+    other = dataclasses.replace(
+        tiny, weights={k: v + 1 for k, v in tiny.weights.items()}
+    )
+    with pytest.raises(config.UserError, match="another model"):
+        bundle.settle(folder, other, predict, {})
+
+
 def test_what_was_made_of_an_older_model_is_not_added(
     tiny, make_bundle, tmp_path, caplog
 ):

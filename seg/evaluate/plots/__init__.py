@@ -5,7 +5,12 @@ matplotlib is imported when the first figure is drawn. Where there is none,
 """
 
 from seg.evaluate.plots.canvas import available
-from seg.evaluate.plots.charts import ap_curve, comparison, curves
+from seg.evaluate.plots.charts import (
+    ap_curve,
+    comparison,
+    curves,
+    reliability,
+)
 from seg.evaluate.plots.pictures import hero, overlay
 from seg.evaluate.plots.surveys import SURVEY
 
@@ -17,4 +22,5 @@ __all__ = [
     "curves",
     "hero",
     "overlay",
+    "reliability",
 ]

@@ -63,6 +63,23 @@ def ap_curve(
         ax.legend(loc="upper right", title=bands, title_fontsize=9)
 
 
+def reliability(
+    path: str | os.PathLike[str], curve: np.ndarray, error: float
+) -> None:
+    """How often objects of a probability are right, beside how often it says.
+
+    curve: [bins, 3] of `calibration.reliability`; error: of calibration.
+    """
+    n, probability, share = curve.T
+    with canvas.figure(path, 4.8, 4.6) as figure:
+        ax = figure.subplots()
+        ax.plot((0, 1), (0, 1), color="#999999", lw=1, ls="--")
+        ax.plot(probability, share, "o-", color=canvas.colour(0), ms=6)
+        ax.set(xlabel="probability", ylabel="share that is right")
+        ax.set(xlim=(0, 1.02), ylim=(0, 1.02), aspect="equal")
+        ax.set_title(f"{n.sum():,.0f} objects, calibration error {error:.3f}")
+
+
 def curves(
     history: History, folder: str | os.PathLike[str]
 ) -> list[pathlib.Path]:
