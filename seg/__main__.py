@@ -123,6 +123,8 @@ def _predict_flags() -> None:
         "select", "", "plane of a stack, as Z=3 or Z=3,T=0"
     )
     flags.define(("predict",), experiment=False, default="the model's")
+    for name in ("diameter", "pixel_size"):
+        absl_flags.DEFINE_alias(name, f"predict.{name}")
 
 
 def _given(flag: str, value: str) -> str:

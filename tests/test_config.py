@@ -169,7 +169,8 @@ POSITIVE = (
     "train.batch_size", "train.epochs", "train.log_every", "train.keep",
     "predict.batch_size", "predict.watershed_distance",
     "loss.tversky_gamma", "loss.boundary_width",
-    "optim.cycles", "data.gamma", "augment.elastic_spacing",
+    "optim.cycles", "data.gamma", "predict.diameter", "predict.pixel_size",
+    "augment.elastic_spacing",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "model.depth", "data.per_image", "data.split_seed", "synthetic.n_val",
@@ -184,7 +185,8 @@ NOT_NEGATIVE = (
     "train.eval_images", "train.checkpoint_every", "train.patience",
     "predict.tile", "predict.closing",
     "predict.gap", "predict.watershed_sigma", "track.n_overlays",
-    "optim.swa_every", "data.invert_above", "data.resize",
+    "optim.swa_every", "data.invert_above", "data.resize", "data.diameter",
+    "data.pixel_size",
 )  # fmt: skip
 CHOICES = {
     "model.norm": "layer", "model.stem": 3, "model.dtype": "float16",

@@ -126,6 +126,11 @@ def _check_classes(config: Config) -> None:
             f"synthetic.n_classes={n_drawn} draws more classes than the "
             f"{len(names)} of classes={names}; name them all"
         )
+    if config.predict.diameter and config.predict.pixel_size:
+        raise ConfigError(
+            f"predict.diameter={config.predict.diameter} and "
+            f"predict.pixel_size={config.predict.pixel_size}; give one of them"
+        )
     if len(config.predict.calibration) not in (0, 2):
         raise ConfigError(
             f"predict.calibration={config.predict.calibration}; give slope and "

@@ -57,6 +57,15 @@ class Data:
     std: tuple[float, ...] = knob(
         (), "deviation by channel for global; empty = of the training images"
     )
+    diameter: float = knob(
+        0.0,
+        "median diameter of the objects, px; 0 = of the training images, where "
+        "model.objects is learned",
+        NOT_NEGATIVE,
+    )
+    pixel_size: float = knob(
+        0.0, "micrometres a px; 0 = not known", NOT_NEGATIVE
+    )
     resize: int = knob(
         0,
         "side that whole images are resized to, px; 0 = as they are",

@@ -90,6 +90,20 @@ class Predict:
     tta: int = knob(
         1, "views averaged: 1, 2 (flip), 4 (turns) or 8 (both)", (1, 2, 4, 8)
     )
+    rescale: bool = knob(
+        True,
+        "see an image at the size at which its objects are as large as those "
+        "of the training, where separate=learned finds them half or twice as "
+        "large, or more so",
+    )
+    diameter: float | None = knob(
+        None, "diameter of the objects in the image, px, if known", POSITIVE
+    )
+    pixel_size: float | None = knob(
+        None,
+        "micrometres a px of the image, where data.pixel_size is known",
+        POSITIVE,
+    )
     threshold: float = knob(
         0.5, "foreground probability (one sigmoid)", FRACTION
     )

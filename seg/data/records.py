@@ -24,6 +24,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import normalize
+from seg.data import targets
 
 SPLITS = ("train", "val", "test")
 _FORMAT = 2  # of the pack
@@ -143,6 +144,29 @@ def with_intensities(
 
     data = normalize.pooled(images(), config.data)
     return dataclasses.replace(config, data=data)
+
+
+def with_diameter(
+    config: config_lib.Config, records: Records
+) -> config_lib.Config:
+    """The config with data.diameter, if its network learns objects.
+
+    It is the median over the training images of the median of each.
+    """
+    if config.data.diameter or config.model.objects == "none":
+        return config
+    found = []
+    for i in range(records.n("train")):
+        labels = records.read("train", i)["labels"]
+        if labels is not None:
+            found.append(targets.median_diameter(labels))
+    found = [diameter for diameter in found if diameter > 0]
+    if not found:
+        return config
+    # so many digits as are worth reading
+    return config_lib.replace(
+        config, {"data.diameter": round(float(np.median(found)), 2)}
+    )
 
 
 def stored(config: config_lib.Config) -> dict[str, Any]:

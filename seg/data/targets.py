@@ -1,7 +1,19 @@
-"""Labels -> the classes that are taught."""
+"""Labels -> the classes that are taught, and how large objects are."""
 
 import numpy as np
 from scipy import ndimage
+
+
+def diameter(area: np.ndarray | float) -> np.ndarray:
+    """Of a disc with that area, px."""
+    return np.sqrt(4 / np.pi * np.asarray(area, float))
+
+
+def median_diameter(labels: np.ndarray) -> float:
+    """Of the objects of an image; NaN without any. labels: int [H, W]."""
+    areas = np.bincount(labels.ravel())[1:]
+    areas = areas[areas > 0]
+    return float(diameter(np.median(areas))) if len(areas) else np.nan
 
 
 def classes_with_gap(

@@ -1,9 +1,14 @@
-"""Whole arrays at another size, the corners of the first and last pixel kept.
+"""Arrays at another size, the corners of the first and last pixel kept.
 
-Separable, so that each axis is one product with a matrix of weights.
+Separable, so that each axis is one product with a sparse matrix of weights. Any
+strip of rows of the result can be had by itself, the same to the bit.
 """
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
+from scipy import sparse
 
 
 def linear(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -13,13 +18,43 @@ def linear(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     is the mean of what it covers, weighted by a triangle twice its width, so
     that nothing aliases. Integers are rounded.
     """
-    found = array.astype(np.float32)
-    for axis, side in enumerate(shape):
-        weights = _weights(array.shape[axis], side)
-        found = np.moveaxis(np.tensordot(weights, found, (1, axis)), 0, axis)
-    if np.issubdtype(array.dtype, np.integer):
+
+    def rows(top: int, bottom: int) -> np.ndarray:
+        return array[top:bottom]
+
+    return strip(rows, array.shape[:2], shape, 0, shape[0])
+
+
+def strip(
+    rows: Callable[[int, int], np.ndarray],
+    old: tuple[int, int],
+    new: tuple[int, int],
+    top: int,
+    bottom: int,
+) -> np.ndarray:
+    """Rows top to bottom of `linear`, of an image that is read by rows.
+
+    rows(top, bottom): rows of the image, [h, W, C]; old, new: (H, W).
+    """
+    firsts, ends = reach(old[0], new[0])
+    first, end = int(firsts[top]), int(ends[bottom - 1])
+    part = rows(first, end)
+    weights = _weights(old[0], new[0])[top:bottom, first:end]
+    n_rows, n_channels = bottom - top, part.shape[2]
+    found = weights @ part.reshape(end - first, -1).astype(np.float32)
+    found = found.reshape(n_rows, old[1], n_channels).transpose(1, 0, 2)
+    found = _weights(old[1], new[1]) @ found.reshape(old[1], -1)
+    found = found.reshape(new[1], n_rows, n_channels).transpose(1, 0, 2)
+    if np.issubdtype(part.dtype, np.integer):
         found = np.rint(found)
-    return np.ascontiguousarray(found.astype(array.dtype))
+    return np.ascontiguousarray(found.astype(part.dtype))
+
+
+def reach(old: int, new: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of each new pixel the first old one that it sees, and the last's next."""
+    weights = _weights(old, new)
+    at = weights.indptr
+    return weights.indices[at[:-1]], weights.indices[at[1:] - 1] + 1
 
 
 def nearest(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -31,10 +66,16 @@ def nearest(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return array[rows[:, None], cols]
 
 
-def _weights(old: int, new: int) -> np.ndarray:
+@functools.lru_cache(maxsize=8)
+def _weights(old: int, new: int) -> sparse.csr_array:
     """What each new pixel takes of each old one: float32 [new, old]."""
     ratio = old / new
-    middles = (np.arange(new) + 0.5) * ratio - 0.5
-    far = np.abs(middles[:, None] - np.arange(old)) / max(ratio, 1)
-    weights = np.maximum(1 - far, 0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    wide = max(ratio, 1)
+    middles = (np.arange(new)[:, None] + 0.5) * ratio - 0.5
+    at = np.floor(middles - wide).astype(int) + np.arange(2 * int(wide) + 4)
+    weights = np.maximum(1 - np.abs(middles - at) / wide, 0)
+    weights[(at < 0) | (at >= old)] = 0
+    weights = (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    row, k = np.nonzero(weights)
+    entries = weights[row, k], (row, at[row, k])
+    return sparse.csr_array(entries, (new, old))

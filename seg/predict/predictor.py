@@ -21,18 +21,24 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images, normalize, tiles
+from seg.data import targets
 from seg.images import formats, read, resize, slide
-from seg.predict import blobs, ensemble, stitch
+from seg.predict import blobs, ensemble, scaled, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
 
 Image = np.ndarray | str | os.PathLike[str] | bytes
+Place = tuple[int, int, int, int]  # top, bottom, left, right
 
 _LOG = logging.getLogger(__name__)
 _MAX_CHANNELS = 4
 # Networks that average over the whole window, as group normalisation does: it
 # should be as large as those of the training.
 _AVERAGING = ("deeplab_v3plus", "residual_unet")
+_LOOK = 512  # side of a place where the size of objects is looked for, px
+_FEW = 3  # fewer objects tell nothing of their size
+_ALIKE = 2.0  # a size is alike another up to this factor
+_MOST = 16  # times larger or smaller an image is seen, at most
 
 
 class Table(list[dict[str, Any]]):
@@ -95,6 +101,7 @@ class Predictor:
         if predict is not None:
             config = dataclasses.replace(config, predict=predict)
         self.config = config_lib.check(_able(config))
+        _known_zoom(self.config)  # or it is refused
         self.classes = config.classes
         name = engines.choose(engine)
         if name in engines.MODULES:
@@ -181,8 +188,9 @@ class Predictor:
         K is 1 for a model with one sigmoid, else the number of classes; one
         that has learned to keep objects apart (`model.objects`) adds a channel
         with that map. With `data.resize` the network sees the image at that
-        size, and its map is brought back to the image's. If the accelerator's
-        memory runs out, batches are halved, then windows.
+        size, else `zoom` times as large, and its map is brought back to the
+        image's. If the accelerator's memory runs out, batches are halved, then
+        windows.
         """
         pixels = read.as_channels(
             as_pixels(image), self.config.model.in_channels
@@ -190,21 +198,82 @@ class Predictor:
         if stats is None:
             stats = normalize.measure(pixels)
         side, shape = self.config.data.resize, pixels.shape[:2]
-        if not side:
-            return self._whole(pixels, stats)
-        small = self._whole(resize.linear(pixels, (side, side)), stats)
-        return resize.linear(small, shape)
+        if side:
+            small = self._whole(resize.linear(pixels, (side, side)), stats)
+            return resize.linear(small, shape)
+        looked: dict[Place, np.ndarray] = {}
 
-    def _whole(self, pixels: np.ndarray, stats: np.ndarray) -> np.ndarray:
-        """The blended map of an image [H, W, C] as it stands."""
+        def rows(top: int, bottom: int) -> np.ndarray:
+            return pixels[top:bottom]
+
+        zoom = self._zoom(rows, shape, stats, looked)
+        whole = looked.get((0, shape[0], 0, shape[1]))
+        if zoom == 1 and whole is not None:
+            return whole
+        return self._whole(pixels, stats, zoom)
+
+    def zoom(
+        self,
+        rows: Callable[[int, int], np.ndarray],
+        shape: tuple[int, int],
+        stats: np.ndarray,
+    ) -> float:
+        """How much larger than it is the network sees an image.
+
+        So that its objects are as large as those of the training
+        (`data.diameter`): as `predict.diameter` or `predict.pixel_size` say;
+        or else, for a model that has learned objects, as they look at first
+        sight. Of a large image that is five places of it, and what is within
+        a factor of two stays as it is. `rows(top, bottom)` gives rows of the
+        image, whose (H, W) is `shape`, with the model's channels.
+        """
+        return self._zoom(rows, shape, stats, {})
+
+    def _zoom(
+        self,
+        rows: Callable[[int, int], np.ndarray],
+        shape: tuple[int, int],
+        stats: np.ndarray,
+        looked: dict[Place, np.ndarray],
+    ) -> float:
+        """As `zoom`; `looked` takes the maps of the places it looked at."""
+        if known := _known_zoom(self.config):
+            return known
+        trained, predict = self.config.data.diameter, self.config.predict
+        if not (trained and predict.rescale and predict.separate == "learned"):
+            return 1.0
+        areas = []
+        for place in _places(shape):
+            top, bottom, left, right = place
+            pixels = rows(top, bottom)[:, left:right]
+            looked[place] = self._whole(pixels, stats)
+            found = self.objects(pixels, looked[place])
+            areas += [row["area_px"] for row in found.table]
+        if len(areas) < _FEW:
+            return 1.0
+        diameter = float(targets.diameter(np.median(areas)))
+        if 1 / _ALIKE <= diameter / trained <= _ALIKE:
+            return 1.0
+        zoom = min(max(trained / diameter, 1 / _MOST), _MOST)
+        _LOG.info(
+            "objects look %.1f px wide, those of the training were %.1f: the "
+            "image is seen %.2f times as large",
+            diameter,
+            trained,
+            zoom,
+        )
+        return zoom
+
+    def _whole(
+        self, pixels: np.ndarray, stats: np.ndarray, zoom: float = 1.0
+    ) -> np.ndarray:
+        """The blended map of an image [H, W, C], seen so much larger."""
+        view = scaled.View(pixels.shape[:2], zoom)
         while True:
-            window = self._window(pixels.shape[:2], self._tile)
+            window = self._window(view.shape, self._tile)
             try:
-                stream = self._stream(
-                    lambda top, bottom: pixels[top:bottom],
-                    pixels.shape[:2],
-                    stats,
-                    window,
+                stream = self._viewed(
+                    lambda top, bottom: pixels[top:bottom], view, stats, window
                 )
                 return stitch.collect(stream, pixels.shape[:2])
             except engines.OutOfMemory as error:
@@ -235,19 +304,17 @@ class Predictor:
         """
         self.check_strips()
         n_channels = self.config.model.in_channels
+
+        def channels(top: int, bottom: int) -> np.ndarray:
+            return read.as_channels(rows(top, bottom), n_channels)
+
+        view = scaled.View(shape, self.zoom(channels, shape, stats))
         # never a smaller one, that memory asked for: strips of two runs would
         # not fit together
-        window = self._window(shape, _tile(self.config))
+        window = self._window(view.shape, _tile(self.config))
         try:
-            yield from self._stream(
-                lambda top, bottom: read.as_channels(
-                    rows(top, bottom), n_channels
-                ),
-                shape,
-                stats,
-                window,
-                start=start,
-                by_rows=True,
+            yield from self._viewed(
+                channels, view, stats, window, start, by_rows=True
             )
         except engines.OutOfMemory as error:
             raise config_lib.UserError(
@@ -268,6 +335,30 @@ class Predictor:
                 f"(data.resize={side}), which a slide is too large for; cut "
                 "it, or use a model that was trained with data.resize=0"
             )
+
+    def _viewed(
+        self,
+        rows: Callable[[int, int], np.ndarray],
+        view: scaled.View,
+        stats: np.ndarray,
+        window: int,
+        start: int = 0,
+        **kwargs: Any,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Strips of the blended map of an image, at its own size."""
+        if view.zoom == 1:
+            return self._stream(
+                rows, view.whole, stats, window, start=start, **kwargs
+            )
+        seen = self._stream(
+            view.rows(rows),
+            view.shape,
+            stats,
+            window,
+            start=view.first(start),
+            **kwargs,
+        )
+        return view.back(seen, start)
 
     def _stream(
         self,
@@ -358,6 +449,48 @@ def _tile(config: config_lib.Config) -> int:
     """The side of windows; 0 where the image decides."""
     averages = config.model.name in _AVERAGING or config.model.norm == "group"
     return config.predict.tile or (config.data.tile if averages else 0)
+
+
+def _known_zoom(config: config_lib.Config) -> float:
+    """What the settings say; 0 where they say nothing.
+
+    Raises UserError where the model does not know what they ask for, or where
+    what they say is absurd.
+    """
+    predict, data = config.predict, config.data
+    if predict.diameter is not None:
+        name, given, trained = "diameter", predict.diameter, data.diameter
+        zoom = trained / given
+    elif predict.pixel_size is not None:
+        name, given, trained = "pixel_size", predict.pixel_size, data.pixel_size
+        zoom = given / trained if trained else 0
+    else:
+        return 0.0
+    if not trained:
+        raise config_lib.UserError(
+            f"predict.{name}={given:g}, but the model does not know that of "
+            f"its training (data.{name}=0); leave it out, or resize the image"
+        )
+    if not 1 / _MOST <= zoom <= _MOST:
+        raise config_lib.UserError(
+            f"predict.{name}={given:g}, and the model has learned {trained:g}: "
+            f"more than {_MOST} times another size; check its unit"
+        )
+    return zoom
+
+
+def _places(shape: tuple[int, int]) -> list[Place]:
+    """Where to look for the size of objects: all of it, or five places."""
+    if max(shape) <= 2 * _LOOK:
+        return [(0, shape[0], 0, shape[1])]
+
+    def part(length: int, share: float) -> tuple[int, int]:
+        start = max(round(length * share) - _LOOK // 2, 0)
+        return start, min(start + _LOOK, length)
+
+    shares = [(0.5, 0.5)]
+    shares += [(row, col) for row in (0.25, 0.75) for col in (0.25, 0.75)]
+    return [(*part(shape[0], r), *part(shape[1], c)) for r, c in shares]
 
 
 def as_pixels(image: Image) -> np.ndarray:

@@ -67,6 +67,7 @@ def train(
             logging.getLogger("seg").setLevel(logging.WARNING)
         data = records_of(config, tiles)
         config = records.with_intensities(config, data)
+        config = records.with_diameter(config, data)
         # All look before they wait for the first one, which changes it.
         changed = workdirs.changed(config, data, workdir)
         mesh.by_first(lambda: workdirs.check_same_data(data, config, workdir))

@@ -32,10 +32,13 @@ def on_images(
     first = next(with_objects, None) or data.read("val", scored[0])
     check_monitor(config, first)
 
+    # images as large as those of the training: nothing to look for
+    as_is = config_lib.replace(config, {"predict.rescale": False})
+
     def evaluate(
         state: step.State, check: Callable[[], None]
     ) -> Mapping[str, float]:
-        made = bundle.from_model(config, step.weights(state))
+        made = bundle.from_model(as_is, step.weights(state))
         # Processes see the same images, but memory decides how many batches.
         alone = jax.process_count() == 1
         predict = predictor.Predictor(

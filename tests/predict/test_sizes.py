@@ -1,0 +1,166 @@
+"""Images whose objects are of another size than those of the training."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from flax import nnx
+
+from seg import config, models, normalize
+from seg.images import resize
+from seg.predict import bundle, predictor, scaled
+
+TRAINED = 12.0  # px
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A network by hand: both of its maps are the image, made steep."""
+    knobs = config.replace(
+        config.Config(),
+        {
+            "model.width": 1, "model.depth": 0, "model.norm": "none",
+            "model.stem": 1, "model.objects": "distance",
+            "data.normalize": "range", "data.diameter": TRAINED,
+            "predict.separate": "learned",
+        },
+    )  # fmt: skip
+    network = nnx.eval_shape(lambda: models.build(knobs.model, nnx.Rngs(0)))
+    weights = {}
+    for path, value in nnx.to_flat_state(nnx.state(network)):
+        array = np.zeros(value.shape, np.float32)
+        if path[-1] == "kernel":  # the pixel itself, of the first channel
+            array[array.shape[0] // 2, array.shape[1] // 2, 0, 0] = 1
+        weights["/".join(map(str, path))] = array
+    weights["head/kernel"][0, 0, 0, :] = 8
+    weights["head/bias"][:] = -4
+    return bundle.Bundle(knobs, weights)
+
+
+def discs(diameter, n_rows=4, n_cols=5, gap=1.3):
+    """An image of discs, brightest in the middle, and how many there are."""
+    pitch = diameter * gap
+    shape = round(n_rows * pitch), round(n_cols * pitch)
+    row, col = (np.abs((np.arange(n) + 0.5) % pitch - pitch / 2) for n in shape)
+    away = np.hypot(row[:, None], col) / (diameter / 2)
+    bright = np.clip(1 - away / 2, 0, 1)
+    return (255 * bright).astype(np.uint8), n_rows * n_cols
+
+
+def use(model, **settings):
+    predict = dataclasses.replace(model.config.predict, **settings)
+    return predictor.Predictor(model, predict, engine="jax")
+
+
+def test_discs_are_found_as_they_are(model):
+    image, n = discs(TRAINED)
+    found = use(model)(image)
+    assert found.labels.max() == n and found.labels.shape == image.shape
+    areas = [row["area_px"] for row in found.table]
+    assert np.median(areas) == pytest.approx(np.pi / 4 * TRAINED**2, rel=0.1)
+
+
+@pytest.mark.parametrize("diameter", [4.0, 50.0])
+def test_other_sizes_are_seen_at_that_of_the_training(model, diameter):
+    image, n = discs(diameter)
+    one = use(model)
+    stats = normalize.measure(image[..., None])
+    zoom = one.zoom(lambda a, b: image[a:b, :, None], image.shape, stats)
+    assert zoom == pytest.approx(TRAINED / diameter, rel=0.15)
+    found = one(image)
+    # in the image's own pixels
+    assert found.labels.shape == image.shape
+    assert found.labels.max() == n
+    areas = [row["area_px"] for row in found.table]
+    assert np.median(areas) == pytest.approx(np.pi / 4 * diameter**2, rel=0.25)
+
+
+@pytest.mark.parametrize("diameter", [8.0, 20.0])
+def test_what_is_not_twice_as_large_stays_as_it_is(model, diameter):
+    image, _ = discs(diameter)
+    plain = use(model, rescale=False).probabilities(image)
+    np.testing.assert_array_equal(use(model).probabilities(image), plain)
+
+
+@pytest.mark.parametrize(
+    ("given", "zoom"),
+    [({"diameter": 30.0}, 0.4), ({"diameter": 5.0}, 2.4),
+     ({"pixel_size": 1.5}, 3.0)],
+)  # fmt: skip
+def test_a_size_that_is_told_is_the_one(model, given, zoom):
+    data = dataclasses.replace(model.config.data, pixel_size=0.5)
+    known = dataclasses.replace(
+        model, config=dataclasses.replace(model.config, data=data)
+    )
+    image, _ = discs(TRAINED)
+    found = use(known, **given).probabilities(image)
+    shape = tuple(round(zoom * n) for n in image.shape)
+    small = resize.linear(image[..., None], shape)
+    plain = use(known, rescale=False)
+    stats = normalize.measure(image[..., None])
+    wanted = resize.linear(plain.probabilities(small, stats), image.shape)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (60, 1), (1, 1)])
+def test_images_of_any_size_can_be_seen_smaller(model, shape):
+    image = np.full(shape, 200, np.uint8)
+    found = use(model, diameter=190.0)(image)
+    assert found.labels.shape == shape and (found.labels == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [({"diameter": 0.0}, "predict.diameter=0"),
+     ({"diameter": -3.0}, "predict.diameter=-3"),
+     ({"diameter": 1e6}, "check its unit"),
+     ({"diameter": 1e-3}, "check its unit"),
+     ({"pixel_size": 0.3}, "data.pixel_size=0"),
+     ({"pixel_size": 0.3, "diameter": 9.0}, "give one of them")],
+)  # fmt: skip
+def test_a_size_that_cannot_be_is_refused(model, given, text):
+    with pytest.raises(config.UserError) as caught:
+        use(model, **given)
+    assert text in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_few_objects_and_none_tell_nothing(model):
+    image = np.zeros((80, 80), np.uint8)
+    for n in (0, 2):
+        image[4 : 4 + n, 4 : 4 + n] = 255
+        stats = normalize.measure(image[..., None])
+        one = use(model)
+        zoom = one.zoom(lambda a, b: image[a:b, :, None], image.shape, stats)
+        assert zoom == 1
+
+
+# --- Strips of the view
+
+
+@pytest.mark.parametrize("zoom", [0.13, 0.5, 0.77, 1.9, 3.3])
+def test_strips_of_the_view_become_strips_of_the_image(zoom):
+    draw = np.random.default_rng(3)
+    image = draw.random((61, 34, 2)).astype(np.float32)
+    view = scaled.View(image.shape[:2], zoom)
+    whole = resize.linear(image, view.shape)
+    rows = view.rows(lambda top, bottom: image[top:bottom])
+    assert view.shape == tuple(round(zoom * n) for n in (61, 34))
+    cut = [0, *np.sort(draw.integers(1, view.shape[0], 4)), view.shape[0]]
+    cut = np.unique(cut)
+    for top, bottom in itertools.pairwise(cut):
+        strip = rows(int(top), int(bottom))
+        np.testing.assert_array_equal(strip, whole[top:bottom])
+    wanted = resize.linear(whole, (61, 34))
+    for start in (0, 17, 60):
+        first = view.first(start)
+        begin = int(cut[np.searchsorted(cut, first, "right") - 1])
+        tops = [int(top) for top in cut if begin <= top < view.shape[0]]
+        ends = [*tops[1:], view.shape[0]]
+        stream = (
+            (top, whole[top:end]) for top, end in zip(tops, ends, strict=True)
+        )
+        strips = list(view.back(stream, start))
+        assert strips[0][0] == start
+        back = np.concatenate([strip for _, strip in strips])
+        np.testing.assert_array_equal(back, wanted[start:])
