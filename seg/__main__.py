@@ -113,7 +113,8 @@ def _predict_flags() -> None:
         "formats",
         "labels,overlay,csv",
         "what to write: labels, classes, overlay, boxes, crops, "
-        "probabilities, csv, omezarr",
+        "probabilities, uncertainty, omezarr, csv; images = a row an image, "
+        "the one most worth labelling first",
     )
     absl_flags.DEFINE_string(
         "engine", "auto", "what runs the network: auto, jax, onnx or openvino"

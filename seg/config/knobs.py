@@ -93,8 +93,8 @@ class Predict:
     rescale: bool = knob(
         True,
         "see an image at the size at which its objects are as large as those "
-        "of the training, where separate=learned finds them half or twice as "
-        "large, or more so",
+        "of the training, where separate=learned finds them more than 2.5 "
+        "times larger or smaller",
     )
     diameter: float | None = knob(
         None, "diameter of the objects in the image, px, if known", POSITIVE

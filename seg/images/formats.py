@@ -33,6 +33,16 @@ FIELDS = (
     "solidity",
     "probability",
 )
+IMAGE_FIELDS = (
+    "image",
+    "rows",
+    "cols",
+    "n_objects",
+    "median_area_px",
+    "covered",
+    "probability",
+    "doubt",
+)
 _TEXT = ("image", "class")
 _OVERVIEW = 4096  # px, the longer side of a slide's overlay at most
 
@@ -49,12 +59,14 @@ class Format(NamedTuple):
         strips; found is what `predict.streaming` gives. None: it is not
         written for such an image.
     slide_name: of that file, where it is another.
+    of_images: its rows are images, with `IMAGE_FIELDS`, not objects.
     """
 
     name: str
     write: Callable[..., None]
     write_slide: Callable[..., None] | None = None
     slide_name: str = ""
+    of_images: bool = False
 
     def file(self, stem: str, by_strips: bool = False) -> str:
         """The name of an image's file."""
@@ -168,6 +180,11 @@ def _slide_probabilities(path: pathlib.Path, found: Any) -> None:
     slide_write.write_tiff(path, strips, shape, np.float32)
 
 
+def _slide_uncertainty(path: pathlib.Path, found: Any) -> None:
+    strips = map(write.uncertainty, found.probabilities())
+    slide_write.write_tiff(path, strips, found.shape, np.float32)
+
+
 def _slide_zarr(path: pathlib.Path, found: Any) -> None:
     slide_write.write_zarr(
         path, found.labels(), found.shape, _ids(found), labels=True
@@ -224,6 +241,13 @@ FORMATS: dict[str, Format] = {
         ),
         _slide_probabilities,
     ),
+    "uncertainty": Format(
+        "{stem}_uncertainty.tif",
+        lambda path, image, found: write.write_uncertainty(
+            path, found.probabilities
+        ),
+        _slide_uncertainty,
+    ),
     "omezarr": Format(
         "{stem}.zarr",
         lambda path, image, found: slide_write.write_zarr(
@@ -236,4 +260,9 @@ FORMATS: dict[str, Format] = {
         _slide_zarr,
     ),
     "csv": Format("objects.csv", write_table),
+    "images": Format(
+        "images.csv",
+        lambda path, rows: write_table(path, rows, IMAGE_FIELDS),
+        of_images=True,
+    ),
 }

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
+from scipy import ndimage, special
 
 from seg import config
 
@@ -125,6 +125,33 @@ def write_probabilities(
             photometric="minisblack",
             metadata={"axes": "CYX"},
         )
+
+
+def write_uncertainty(
+    path: str | os.PathLike[str], probabilities: np.ndarray
+) -> None:
+    """Writes `uncertainty` of [H, W, K] as float32 TIFF [H, W]."""
+    with whole(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            uncertainty(probabilities),
+            compression="zlib",
+            photometric="minisblack",
+            metadata={"axes": "YX"},
+        )
+
+
+def uncertainty(probabilities: np.ndarray) -> np.ndarray:
+    """Entropy of the class of each pixel, share of the most: float32 [H, W].
+
+    probabilities: [H, W, K]; K = 1 is one sigmoid. Of a mean over views or
+    models, it is that of all of them together.
+    """
+    p = probabilities
+    if p.shape[-1] == 1:
+        p = np.concatenate([1 - p, p], -1)
+    found = special.entr(np.clip(p, 0, 1)).sum(-1) / np.log(p.shape[-1])
+    return np.minimum(found, 1).astype(np.float32)
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:

@@ -28,6 +28,7 @@ import numpy as np
 from seg import config as config_lib
 from seg.images import formats, read, slide, slide_write, slide_zarr, write
 from seg.predict import ledger as ledger_lib
+from seg.predict import summary
 
 if typing.TYPE_CHECKING:  # it brings JAX, which a finished folder never needs
     from seg.predict import predictor as predictor_lib
@@ -257,7 +258,12 @@ class _Job:
         state, pixels = of.state, of.pixels
         with _reading():
             found = use.objects(pixels, of.probabilities, self.stem)
-        if "probabilities" not in self.names:
+        about = summary.of_image(
+            found.labels.shape,
+            found.table,
+            lambda: summary.highest(found.probabilities),
+        )
+        if not {"probabilities", "uncertainty"} & set(self.names):
             found = found.without_map()
         del of
         ledger.begin(self.image, self.stem)
@@ -265,7 +271,7 @@ class _Job:
         for form in self._forms():
             files.append(form.file(self.stem))
             form.write(self.out / files[-1], pixels, found)
-        self._note(ledger, state, files, found.table)
+        self._note(ledger, state, files, found.table, about)
 
     def do_slide(
         self,
@@ -302,7 +308,12 @@ class _Job:
             check()
             files.append(form.file(self.stem, by_strips=True))
             form.write_slide(self.out / files[-1], found)
-        self._note(ledger, state, files, None)
+        about = summary.of_image(
+            found.shape,
+            found.rows(),
+            lambda: max(map(summary.highest, found.probabilities())),
+        )
+        self._note(ledger, state, files, None, about)
         shutil.rmtree(work, ignore_errors=True)
 
     def _forms(self) -> Iterator[formats.Format]:
@@ -315,8 +326,11 @@ class _Job:
         state: Sequence[int],
         files: Sequence[str],
         rows: Sequence[Mapping[str, Any]] | None,
+        about: Mapping[str, Any],
     ) -> None:
-        ledger.add(self.image, state, self.settings, self.stem, files, rows)
+        ledger.add(
+            self.image, state, self.settings, self.stem, files, rows, about
+        )
 
 
 def _tables(
@@ -327,7 +341,8 @@ def _tables(
     shared = [form for form in shared if not form.per_image]
     if shared and outcome.n_done + outcome.n_skipped:
         for form in shared:
-            form.write(out / form.name, ledger.rows())
+            rows = ledger.images() if form.of_images else ledger.rows()
+            form.write(out / form.name, rows)
     if outcome.failures:
         failed = [
             {"image": _text(str(image)), "error": _text(reason)}

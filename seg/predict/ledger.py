@@ -26,7 +26,7 @@ from seg.images import formats, write
 Path = pathlib.Path
 
 _FOLDER = ".seg"
-_KEYS = {"source", "state", "settings", "stem", "files", "rows"}
+_KEYS = {"source", "state", "settings", "stem", "files", "rows", "image"}
 # File systems allow 255 bytes, of which a suffix takes some.
 _LONGEST = 180
 # As `write.whole` names them.
@@ -121,10 +121,12 @@ class Ledger:
         stem: str,
         files: Sequence[str],
         rows: Sequence[Mapping[str, Any]] | None,
+        about: Mapping[str, Any],
     ) -> None:
         """Notes that an image, `found` in that state, is finished.
 
-        rows None: they are in the file `table(stem)`.
+        rows None: they are in the file `table(stem)`. about: the row of the
+        image itself, see `summary`.
         """
         record = {
             "source": str(image),
@@ -133,6 +135,7 @@ class Ledger:
             "stem": stem,
             "files": list(files),
             "rows": None if rows is None else list(rows),
+            "image": dict(about),
         }
         # NumPy's numbers become plain ones.
         text = json.dumps(record, default=lambda value: value.item())
@@ -147,7 +150,7 @@ class Ledger:
         image's.
         """
         if str(image) in self._by_source:
-            self.add(image, [], {}, stem, [], [])
+            self.add(image, [], {}, stem, [], [], {})
 
     def forget(self, image: Path) -> None:
         """Drops the record of an image: what lies there is not from it."""
@@ -165,16 +168,26 @@ class Ledger:
         return self.folder / f"{stem}.work"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of all images whose results are there, by name."""
-        for record in sorted(
-            self._by_source.values(), key=lambda record: record["stem"]
-        ):
-            if not self._complete(record):
-                continue
+        """The rows of the objects of all images that are done, by name."""
+        for record in self._done():
             if record["rows"] is None:
                 yield from formats.iter_table(self.table(record["stem"]))
             else:
                 yield from record["rows"]
+
+    def images(self) -> list[dict[str, Any]]:
+        """A row for each image that is done, the most doubtful first."""
+        rows = [{"image": r["stem"], **r["image"]} for r in self._done()]
+        return sorted(rows, key=lambda row: -row["doubt"])
+
+    def _done(self) -> Iterator[dict[str, Any]]:
+        """The records of the images whose results are there, by name."""
+        for record in sorted(
+            self._by_source.values(), key=lambda record: record["stem"]
+        ):
+            # one without files has begun, and no more
+            if record["settings"] and self._complete(record):
+                yield record
 
     def stems(self, images: Sequence[Path]) -> dict[Path, str]:
         """A name of its own for each image; one with a record keeps it."""

@@ -37,7 +37,7 @@ _MAX_CHANNELS = 4
 _AVERAGING = ("deeplab_v3plus", "residual_unet")
 _LOOK = 512  # side of a place where the size of objects is looked for, px
 _FEW = 3  # fewer objects tell nothing of their size
-_ALIKE = 2.0  # a size is alike another up to this factor
+_ALIKE = 2.5  # a size is alike another up to this factor
 _MOST = 16  # times larger or smaller an image is seen, at most
 
 
@@ -224,7 +224,7 @@ class Predictor:
         (`data.diameter`): as `predict.diameter` or `predict.pixel_size` say;
         or else, for a model that has learned objects, as they look at first
         sight. Of a large image that is five places of it, and what is within
-        a factor of two stays as it is. `rows(top, bottom)` gives rows of the
+        a factor of 2.5 stays as it is. `rows(top, bottom)` gives rows of the
         image, whose (H, W) is `shape`, with the model's channels.
         """
         return self._zoom(rows, shape, stats, {})

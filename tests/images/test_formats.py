@@ -92,7 +92,7 @@ def test_every_format_writes_the_file_it_names(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "a_labels.tif", "a_classes.png", "a_overlay.png",
         "a_probabilities.tif", "a_boxes.png", "a_crops", "a.zarr",
-            "objects.csv",
+        "a_uncertainty.tif", "objects.csv", "images.csv",
     }  # fmt: skip
     np.testing.assert_array_equal(
         read.read_mask(tmp_path / "a_labels.tif"), labels

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from scipy import stats
 
 from seg import config
 from seg.images import read, write
@@ -135,6 +136,21 @@ def test_labels_come_back_in_the_smallest_type(tmp_path, largest, dtype):
     write.write_labels(path, labels)
     assert tifffile.imread(path).dtype == dtype
     np.testing.assert_array_equal(read.read_mask(path), labels)
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 4])
+def test_uncertainty_is_the_entropy_of_the_classes(tmp_path, n_classes):
+    draw = np.random.default_rng(n_classes)
+    p = draw.dirichlet(np.full(max(n_classes, 2), 0.5), (6, 9))
+    p[0, 0] = np.eye(p.shape[-1])[0]  # sure
+    p[0, 1] = 1 / p.shape[-1]  # nothing is known
+    wanted = stats.entropy(p, axis=-1, base=p.shape[-1])
+    given = p[..., 1:] if n_classes == 1 else p
+    write.write_uncertainty(tmp_path / "u.tif", given.astype(np.float32))
+    found = tifffile.imread(tmp_path / "u.tif")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert found[0, 0] == 0 and found[0, 1] == pytest.approx(1)
 
 
 def test_classes_and_probabilities_come_back(tmp_path):

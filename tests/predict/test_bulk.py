@@ -53,6 +53,34 @@ def files(folder):
     }
 
 
+def test_images_are_listed_the_most_doubtful_first(tmp_path, use):
+    for name in ("a", "b", "c"):
+        draw(tmp_path / "in" / f"{name}.png", (40, 50 + 9 * (name == "b")))
+    Image.fromarray(np.zeros((20, 30), np.uint8)).save("in/empty.png")
+    run(["in"], "out", use, ("csv",))
+    assert files("out").keys() == {"objects.csv"}
+    run(["in"], "out", use, ("images",))  # of records: nothing is done again
+    rows = formats.read_table("out/images.csv")
+    assert tuple(rows[0]) == formats.IMAGE_FIELDS
+    doubt = [row["doubt"] for row in rows]
+    assert doubt == sorted(doubt, reverse=True) and len(rows) == 4
+    objects = formats.read_table("out/objects.csv")
+    for row in rows:
+        own = [o for o in objects if o["image"] == row["image"]]
+        assert row["n_objects"] == len(own)
+        if not own:
+            assert row["probability"] is None and 0 <= row["doubt"] <= 1
+            continue
+        mean = np.mean([o["probability"] for o in own])
+        assert row["doubt"] == pytest.approx(1 - mean, abs=1e-6)
+        areas = [o["area_px"] for o in own]
+        assert row["median_area_px"] == np.median(areas)
+        share = sum(areas) / (row["rows"] * row["cols"])
+        assert row["covered"] == pytest.approx(share)
+    (wide,) = [row for row in rows if row["image"] == "b"]
+    assert (wide["rows"], wide["cols"]) == (40, 59)
+
+
 def test_each_image_gets_its_files_and_all_one_table(tmp_path, use):
     draw(tmp_path / "in" / "a.png")
     draw(tmp_path / "in" / "b.PNG", (33, 20))

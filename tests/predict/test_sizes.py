@@ -77,7 +77,7 @@ def test_other_sizes_are_seen_at_that_of_the_training(model, diameter):
 
 
 @pytest.mark.parametrize("diameter", [8.0, 20.0])
-def test_what_is_not_twice_as_large_stays_as_it_is(model, diameter):
+def test_what_is_nearly_as_large_stays_as_it_is(model, diameter):
     image, _ = discs(diameter)
     plain = use(model, rescale=False).probabilities(image)
     np.testing.assert_array_equal(use(model).probabilities(image), plain)

@@ -18,7 +18,10 @@ from seg.images import formats, slide, slide_write, write
 from seg.predict import bulk, bundle, predictor, streaming, strips
 from seg.predict.slides import layer
 
-NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
+NAMES = (
+    "labels", "classes", "overlay", "probabilities", "uncertainty", "csv",
+    "images",
+)  # fmt: skip
 SETTINGS = {"model": "a"}
 
 
@@ -113,6 +116,15 @@ def test_a_slide_has_the_results_of_the_whole(
         found.reshape(whole.probabilities.shape),
         whole.probabilities, atol=3e-5,
     )  # fmt: skip
+    entropy = tifffile.imread(out / "a_uncertainty.tif")
+    np.testing.assert_allclose(
+        entropy, write.uncertainty(whole.probabilities), atol=2e-3
+    )
+    (about,) = formats.read_table(out / "images.csv")
+    assert about["n_objects"] == len(whole.table)
+    assert (about["rows"], about["cols"]) == whole.labels.shape
+    mean = np.mean([row["probability"] for row in whole.table])
+    assert about["doubt"] == pytest.approx(1 - mean, abs=3e-5)
     whole.table.to_csv(tmp_path / "whole.csv")
     rows = formats.read_table(out / "objects.csv")
     wanted = formats.read_table(tmp_path / "whole.csv")
