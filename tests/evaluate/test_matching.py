@@ -24,7 +24,7 @@ def recorded():
 
 def test_counts_equal_stardist(recorded):
     record, _, matchings = recorded
-    assert len(matchings) == 360
+    assert len(matchings) == 1000
     for name in ("tp", "fp", "fn"):
         ours = np.array([getattr(m, name) for m in matchings])
         np.testing.assert_array_equal(ours, record[name], err_msg=name)
