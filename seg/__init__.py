@@ -70,16 +70,18 @@ def find_all(name: str | pathlib.Path) -> list[pathlib.Path]:
     Parameters
     ----------
     name : what `find` takes; several with commas between; or a folder of
-        bundles, as the `snapshots` of a workdir.
+        bundles, as the `snapshots` of a workdir, or of workdirs, as the
+        trials of a sweep over `data.fold`.
     """
     folder = pathlib.Path(name).expanduser()
     if "," in str(name) and not folder.exists():
         parts = str(name).split(",")
         return [path for part in parts for path in find_all(part.strip())]
     own = folder / "model.json", folder / "bundle" / "model.json"
-    inside = [path.parent for path in folder.glob("*/model.json")]
-    if inside and not any(path.is_file() for path in own):
-        return sorted(inside)
+    if not any(path.is_file() for path in own):
+        for inside in ("*/model.json", "*/bundle/model.json"):
+            if found := [path.parent for path in folder.glob(inside)]:
+                return sorted(found)
     return [find(name)]
 
 

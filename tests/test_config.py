@@ -186,7 +186,7 @@ NOT_NEGATIVE = (
     "predict.tile", "predict.closing",
     "predict.gap", "predict.watershed_sigma", "track.n_overlays",
     "optim.swa_every", "data.invert_above", "data.resize", "data.diameter",
-    "data.pixel_size",
+    "data.pixel_size", "data.folds", "data.fold",
 )  # fmt: skip
 CHOICES = {
     "model.norm": "layer", "model.stem": 3, "model.dtype": "float16",
@@ -227,6 +227,8 @@ WRONG = [
     ("classes", ("background", "")),
     ("predict.min_area", (-1,)),
     ("predict.min_area", (1, 2)),
+    ("data.folds", 1),
+    ("data.fold", 1),
     ("predict.calibration", (1.0,)),
     ("predict.calibration", (1.0, NAN)),
     ("predict.margin", (-1,)),

@@ -17,6 +17,11 @@ def check(config: Config) -> Config:
         _check_one(path, value, field.metadata["allowed"])
     if config.data.val_frac + config.data.test_frac >= 1:
         raise ConfigError("data.val_frac + data.test_frac leave no training")
+    if config.data.folds == 1 or config.data.fold >= (config.data.folds or 1):
+        raise ConfigError(
+            f"data.fold={config.data.fold} of data.folds={config.data.folds}; "
+            "give two folds or more, and one of 0 to data.folds - 1"
+        )
     # synthetic: the default, before `seg verify` has found the layout
     layout = config.data.layout
     if config.data.aliases and layout not in ("labelme", "synthetic"):

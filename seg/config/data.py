@@ -40,6 +40,15 @@ class Data:
     val_frac: float = knob(0.15, "share of the images for validation", FRACTION)
     test_frac: float = knob(0.15, "share of the images for the test", FRACTION)
     split_seed: int = knob(42, "seed of the split", NOT_NEGATIVE)
+    folds: int = knob(
+        0,
+        "parts that the images are cut into, but for the test's; one of them "
+        "validates, the others train; 0 = one split by val_frac",
+        NOT_NEGATIVE,
+    )
+    fold: int = knob(
+        0, "which of data.folds validates, 0 the first", NOT_NEGATIVE
+    )
     normalize: str = knob(
         "percentile",
         "intensity scaling, steps as 'invert + minmax + gamma': percentile "
@@ -86,6 +95,11 @@ class Data:
         "tiles of an image in an epoch, at most, so that large images do "
         "not outweigh small ones; 0 = all",
         NOT_NEGATIVE,
+    )
+    hard: str = knob(
+        "",
+        "images.csv of launch.evaluate --split=train: of the worse half of the "
+        "training images twice as many tiles, of the worst quarter three times",
     )
     object_rich: float = knob(
         0.0,

@@ -29,7 +29,7 @@ from seg import config as config_lib
 from seg import tiles
 from seg.data import records as records_lib
 from seg.data import targets
-from seg.images import resize
+from seg.images import formats, resize
 
 Batch = dict[str, np.ndarray]
 
@@ -107,15 +107,51 @@ def batch_at(
 
 
 def _table(records: records_lib.Records, data: config_lib.Data) -> np.ndarray:
-    table = records.cached(
-        ("tiles", data.tile, data.overlap, data.spacing, data.resize),
-        lambda: {"table": tile_table(records.shapes("train"), data)},
-    )["table"]
+    """The tiles of an epoch: int64 [T, 3] as `tile_table` has them.
+
+    Copies of an image, of which hard ones have more, are numbered as if they
+    were images of their own, n_images further on.
+    """
+
+    def make() -> records_lib.Record:
+        table = tile_table(records.shapes("train"), data)
+        if data.hard:
+            n = _copies(data.hard, records.splits["train"])
+            parts = [
+                table[n[table[:, 0]] > copy] + (copy * len(n), 0, 0)
+                for copy in range(n.max(initial=0))
+            ]
+            table = np.concatenate(parts)
+        return {"table": table}
+
+    key = (
+        "tiles", data.tile, data.overlap, data.spacing, data.resize, data.hard
+    )  # fmt: skip
+    table = records.cached(key, make)["table"]
     if not len(table):
         raise config_lib.UserError(
             "no training images; lower data.val_frac and data.test_frac"
         )
     return table
+
+
+def _copies(path: str, ids: list[str]) -> np.ndarray:
+    """How often each image is seen in an epoch, by its score: int [n]."""
+    rows = {row["image"]: row for row in formats.read_table(path)}
+    scores = []
+    for name in ids:
+        row = rows.get(name, {})
+        # of images without objects there is no AP
+        score = row.get("ap_mean")
+        score = row.get("dice") if score is None else score
+        if score is None:
+            raise config_lib.UserError(
+                f"data.hard={path} has no score of the training image {name}; "
+                "make it with launch.evaluate --split=train on these data"
+            )
+        scores.append(score)
+    rank = np.argsort(np.argsort(scores, kind="stable"), kind="stable")
+    return 1 + (rank < len(ids) // 2) + (rank < len(ids) // 4)
 
 
 def _n_visited(table: np.ndarray, data: config_lib.Data) -> int:
@@ -148,6 +184,7 @@ def _tile(
     n_tiles: int,
 ) -> Batch:
     i, row, col = (int(n) for n in entry)
+    i %= records.n("train")  # of a copy, the image
     record = _teaching(records, config, i)
     if config.data.object_rich and len(record["middles"]):
         rng = np.random.default_rng([config.train.seed, epoch, at, _RICH])

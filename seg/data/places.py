@@ -31,6 +31,7 @@ _KNOBS = (
     "data.split_seed",
 )
 _TILES = ("data.tile", "data.overlap", "data.spacing")
+_FOLDS = ("data.folds", "data.fold")
 _FORMAT = 2  # of the prepared folder; part of the digest
 
 
@@ -45,6 +46,8 @@ def setup(config: config_lib.Config) -> dict[str, Any]:
     } | {"n_classes": len(config.classes)}
     if config.data.split == "tiles":  # every tile is a record
         found |= {path: flat[path] for path in _TILES}
+    if config.data.folds:
+        found |= {path: flat[path] for path in _FOLDS}
     if config.data.layout == "labelme":  # the only layout with names
         found |= {"names": labelme.classes_of(config)}
     return found

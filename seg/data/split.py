@@ -115,6 +115,43 @@ def _fill(
         counts[name] += sizes[group]
 
 
+def fold(
+    samples: Sequence[Member],
+    assigned: Mapping[str, str],
+    n_folds: int,
+    which: int,
+    seed: int,
+    *,
+    strata: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The splits `assigned`, with one of n folds of the rest as validation.
+
+    What tests stays so. Every group of the others is in one fold, and each
+    stratum spread over them; the folds are the same whichever validates.
+
+    Raises UserError where there are fewer groups than folds.
+    """
+    pool = [sample for sample in samples if assigned[sample.id] != "test"]
+    sizes = collections.Counter(sample.group for sample in pool)
+    if len(sizes) < n_folds:
+        raise config.UserError(
+            f"{len(sizes)} groups of images cannot fill data.folds={n_folds}; "
+            "add images, or take fewer folds"
+        )
+    if strata is None:
+        strata = {group: group.rpartition("/")[0] for group in sizes}
+    counts = [0] * n_folds
+    chosen = {}
+    for group in _order({group: strata[group] for group in sizes}, seed):
+        chosen[group] = counts.index(min(counts))
+        counts[chosen[group]] += sizes[group]
+    inside = {
+        sample.id: "val" if chosen[sample.group] == which else "train"
+        for sample in pool
+    }
+    return {**assigned, **inside}
+
+
 def check_leaks(samples: Iterable[Member], splits: Mapping[str, str]) -> None:
     """Raises UserError where an id occurs twice, or a group is separated."""
     seen: set[str] = set()

@@ -388,3 +388,19 @@ def test_the_sums_of_a_zip_take_no_time_and_no_lines(raw, capsys):
     assert not capsys.readouterr().err
     layouts.source_digest(config, progress=True)
     assert "read 12 of 12 files" in capsys.readouterr().err
+
+
+def test_folds_are_prepared_side_by_side(tmp_path, drawn):
+    config, whole = drawn
+    pool = {*whole.splits["train"], *whole.splits["val"]}
+    validated = []
+    for fold in range(5):
+        changes = {"data.folds": 5, "data.fold": fold}
+        found = dataset.prepare(
+            config_lib.replace(config, changes), progress=False
+        )
+        assert found.splits["test"] == whole.splits["test"]
+        assert {*found.splits["train"], *found.splits["val"]} == pool
+        validated += found.splits["val"]
+    assert sorted(validated) == sorted(pool)
+    assert dataset.open(config).splits == whole.splits

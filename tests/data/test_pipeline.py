@@ -1,5 +1,6 @@
 """Batches as a function of (seed, step), through tf.data and without it."""
 
+import collections
 import os
 import pathlib
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from seg import config as config_lib
 from seg import normalize, tiles
 from seg.data import pipeline, records, targets
-from seg.images import resize
+from seg.images import formats, resize
 
 SHAPES = [(40, 70), (16, 16), (9, 21), (1, 1), (64, 33)]
 
@@ -97,6 +98,49 @@ def test_whole_images_are_resized():
     # one records object serves configs of both kinds
     tiled = pipeline.batch_at(found, config_of(), 0)
     assert tiled["image"].shape == (4, 16, 16, 2)
+
+
+def test_hard_images_are_seen_more_often(tmp_path):
+    path = tmp_path / "images.csv"
+    scores = {"im0": 0.9, "im1": 0.2, "im2": 0.5, "im3": 0.7, "im4": None}
+    rows = [
+        {"image": name, "ap_mean": score, "dice": 0.8}
+        for name, score in scores.items()
+    ]
+    formats.write_table(path, rows, ("image", "dice", "ap_mean"))
+    source = in_memory()
+    for knobs in ({}, {"data__per_image": 2}):
+        plain = config_of(**knobs)
+        hard = config_of(data__hard=str(path), **knobs)
+        seen = []
+        for config in (plain, hard):
+            n = pipeline.steps_per_epoch(source, config)
+            names = [
+                name
+                for step in range(n)
+                for name, weight in zip(
+                    *map(
+                        pipeline.batch_at(source, config, step).get,
+                        ("ids", "weight"),
+                    ),
+                    strict=True,
+                )
+                if weight
+            ]
+            seen.append(collections.Counter(name[:3] for name in names))
+        ratio = {name: seen[1][name] / seen[0][name] for name in scores}
+        # half of five are two, a quarter one
+        assert ratio == {"im0": 1, "im1": 3, "im2": 2, "im3": 1, "im4": 1}
+
+
+def test_hard_images_without_a_score_are_named(tmp_path):
+    path = tmp_path / "images.csv"
+    with pytest.raises(config_lib.UserError, match="not a CSV"):
+        pipeline.steps_per_epoch(in_memory(), config_of(data__hard=str(path)))
+    rows = [{"image": f"im{i}", "dice": 0.5} for i in range(4)]
+    formats.write_table(path, rows, ("image", "dice"))
+    with pytest.raises(config_lib.UserError, match="training image im4"):
+        pipeline.steps_per_epoch(in_memory(), config_of(data__hard=str(path)))
 
 
 def test_the_table_covers_every_pixel_of_every_image():

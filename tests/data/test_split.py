@@ -56,6 +56,41 @@ def test_the_split_is_a_function_of_the_seed_and_not_of_the_order():
     assert one != split.assign(samples, 0.2, 0.1, 2)
 
 
+@pytest.mark.parametrize("n_folds", [2, 5])
+def test_every_image_validates_in_one_fold_and_the_test_stays(n_folds):
+    samples = members(n_groups=90)
+    assigned = split.assign(samples, 0.1, 0.2, 3)
+    folds = [
+        split.fold(samples, assigned, n_folds, which, 3)
+        for which in range(n_folds)
+    ]
+    pool = {name for name, part in assigned.items() if part != "test"}
+    seen = collections.Counter()
+    for found in folds:
+        split.check_leaks(samples, found)
+        assert {n for n in found if found[n] == "test"} == found.keys() - pool
+        seen.update(name for name in pool if found[name] == "val")
+    assert seen == dict.fromkeys(pool, 1)
+    sizes = [sum(f[name] == "val" for name in pool) for f in folds]
+    assert max(sizes) - min(sizes) <= 6  # the largest group
+    for stratum in ("stratum0/", "stratum3/"):
+        own = [s.id for s in samples if s.group.startswith(stratum)]
+        own = [name for name in own if name in pool]
+        share = [sum(f[name] == "val" for name in own) for f in folds]
+        assert max(share) - min(share) <= 12
+    # whatever the order of the files
+    again = split.fold(samples[::-1], assigned, n_folds, 1, 3)
+    assert again == folds[1]
+
+
+def test_more_folds_than_groups_are_refused():
+    samples = [Member(str(i), str(i)) for i in range(4)]
+    assigned = dict.fromkeys("0123", "train")
+    assert split.fold(samples, assigned, 4, 3, 0)
+    with pytest.raises(config.UserError, match="cannot fill"):
+        split.fold(samples, assigned, 5, 0, 0)
+
+
 def test_no_share_is_no_split():
     assigned = split.assign(members(), 0.2, 0.0, 0)
     assert set(assigned.values()) == {"train", "val"}

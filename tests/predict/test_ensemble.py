@@ -59,12 +59,14 @@ def test_an_image_read_by_rows_is_averaged_too(make_bundle):
     )
 
 
-@pytest.mark.parametrize("name", ["a,b", "all", " all/a , all/b "])
+@pytest.mark.parametrize("name", ["a,b", "all", " all/a , all/b ", "folds"])
 def test_models_are_named_one_by_one_or_by_their_folder(make_bundle, name):
     made = {"a": make_bundle(0), "b": make_bundle(1)}
     for folder in ("", "all/"):
         for key, one in made.items():
             bundle.save(one, f"{folder}{key}")
+    for key, one in made.items():
+        bundle.save(one, f"folds/fold={key}/bundle")
     found = seg.load(name, tta=2).probabilities(IMAGE)
     wanted = mean_of(
         made.values(), predict=config.Predict(tile=32, tta=2), engine="auto"

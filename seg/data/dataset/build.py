@@ -132,6 +132,15 @@ def _by_split(
         data.split_seed,
         strata=strata if data.split == "clusters" else None,
     )
+    if data.folds:
+        assigned = split.fold(
+            samples,
+            assigned,
+            data.folds,
+            data.fold,
+            data.split_seed,
+            strata=strata if data.split == "clusters" else None,
+        )
     split.check_leaks(samples, assigned)
     return {
         name: [sample for sample in samples if assigned[sample.id] == name]
