@@ -23,6 +23,11 @@ class Data:
     path: str = knob("", "folder or zip with the images (not for synthetic)")
     dir: str = knob("data", "folder for prepared records")
     sha256: str = knob("", "expected sha256 of a zip at path; empty = any")
+    exclude: str = knob(
+        "",
+        "text file with ids of images, one a line, that are left out with all "
+        "of their groups",
+    )
     aliases: tuple[str, ...] = knob(
         (), "more names of classes in the files, as 'erythrocyte=cell'"
     )

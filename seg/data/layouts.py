@@ -20,7 +20,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
@@ -97,6 +97,8 @@ def _from_files(config: config_lib.Config, progress: bool) -> list[Sample]:
         look=look if by_likeness else None,
         progress=progress,
     )
+    if data.exclude:
+        found = _without(found, of, data)
     strata = clusters.strata(features, of, data.split_seed)
     if data.split in split.ANEW:
         found = [pair._replace(split="") for pair in found]
@@ -117,6 +119,25 @@ def _from_files(config: config_lib.Config, progress: bool) -> list[Sample]:
         samples, data.val_frac, data.test_frac, data.split_seed
     )
     return [dataclasses.replace(s, split=chosen[s.id]) for s in samples]
+
+
+def _without(
+    found: Sequence[Pair], of: Mapping[str, str], data: config_lib.Data
+) -> list[Pair]:
+    """The images without those of data.exclude and of their groups."""
+    names = split.excluded(data.exclude)
+    gone = {of[name] for name in names if name in of}
+    if not gone:
+        raise config_lib.UserError(
+            f"data.exclude={data.exclude}: none of its {len(names)} ids is "
+            f"in {data.path}; an id is {found[0].id}, for one"
+        )
+    left = [pair for pair in found if of[pair.id] not in gone]
+    if not left:
+        raise config_lib.UserError(
+            f"data.exclude={data.exclude}: nothing is left of {data.path}"
+        )
+    return left
 
 
 def _nothing(data: config_lib.Data) -> Defect:

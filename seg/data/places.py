@@ -17,7 +17,7 @@ from typing import Any
 
 from seg import config as config_lib
 from seg import locks
-from seg.data import labelme
+from seg.data import labelme, split
 
 # Knobs that change what a record holds or which split it is in. Others, like
 # the tile, may change without preparing anew.
@@ -46,6 +46,8 @@ def setup(config: config_lib.Config) -> dict[str, Any]:
     } | {"n_classes": len(config.classes)}
     if config.data.split == "tiles":  # every tile is a record
         found |= {path: flat[path] for path in _TILES}
+    if config.data.exclude:
+        found["exclude"] = split.excluded(config.data.exclude)
     if config.data.folds:
         found |= {path: flat[path] for path in _FOLDS}
     if config.data.layout == "labelme":  # the only layout with names

@@ -7,6 +7,7 @@ groups allow.
 """
 
 import collections
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -186,3 +187,20 @@ def stardist_split(names: Iterable[str]) -> dict[str, str]:
         name: "val" if i in validate else "train"
         for i, name in enumerate(names)
     }
+
+
+def excluded(path: str) -> list[str]:
+    """The ids that data.exclude lists, sorted; none for an empty path.
+
+    Raises UserError for a file that cannot be read.
+    """
+    if not path:
+        return []
+    try:
+        text = pathlib.Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise config.UserError(
+            f"data.exclude={path}: cannot be read ({error}); give a text file "
+            "with an id a line"
+        ) from error
+    return sorted(filter(None, map(str.strip, text.splitlines())))

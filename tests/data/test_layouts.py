@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from seg import config, images
-from seg.data import files, layouts, split
+from seg.data import files, layouts, places, split
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 RNG = np.random.default_rng(0)
@@ -510,3 +510,36 @@ def test_other_archives_are_plain_folders(name, n, dtype):
     assert len(samples) == n
     record = samples[n // 2].load()
     assert record["image"].dtype == dtype and record["labels"].max() > 0
+
+
+def test_ids_are_left_out_with_their_groups(tmp_path):
+    content = {}
+    for i in range(9):  # three subfolders are groups
+        image = RNG.integers(0, 255, (12, 16)).astype(np.uint8)
+        mask = np.zeros((12, 16), np.uint8)
+        mask[2:6, 2:6] = 255
+        content[f"images/field{i % 3}/im{i}.png"] = png(image)
+        content[f"masks/field{i % 3}/im{i}.png"] = png(mask)
+    path = put(content, tmp_path, "folder")
+    plain = of(path, "folders")
+    every = layouts.scan(plain)
+    groups = {sample.group for sample in every}
+    assert len(every) == 9 and len(groups) == 3
+    gone = every[4]
+    listed = tmp_path / "gone.txt"
+    listed.write_text(f"\n{gone.id}\nnot there\n")
+    less = config.replace(plain, {"data.exclude": str(listed)})
+    left = layouts.scan(less)
+    assert {s.id for s in left} == {
+        s.id for s in every if s.group != gone.group
+    }
+    assert places.setup(less) != places.setup(plain)
+    listed.write_text("elsewhere\n")
+    with pytest.raises(config.UserError, match="none of its 1 ids"):
+        layouts.scan(less)
+    listed.write_text("\n".join(s.id for s in every))
+    with pytest.raises(config.UserError, match="nothing is left"):
+        layouts.scan(less)
+    listed.unlink()
+    with pytest.raises(config.UserError, match="an id a line"):
+        layouts.scan(less)

@@ -22,7 +22,7 @@ PUBLISHED = [path for path in FILES if "as_published" in path.read_text()]
 SMALL = {
     "model.width": 4, "train.steps": 2, "train.batch_size": 2,
     "train.eval_every": 2, "train.log_every": 1, "train.monitor": "val/dice",
-    "data.sha256": "", "data.per_image": 0,
+    "data.sha256": "", "data.exclude": "", "data.per_image": 0,
     "synthetic.height": 96, "synthetic.width": 96, "synthetic.diameter": 20,
     "synthetic.n_objects": 5, "synthetic.n_train": 3, "synthetic.n_val": 1,
     "synthetic.n_test": 1, "data.tile": 64, "predict.tile": 64,
