@@ -127,7 +127,7 @@ def _passes(
 ) -> list[list[int]]:
     """(basin, basin, height) of the highest pass of each two, highest first."""
     n = int(basins.max()) + 1
-    keys, heights = [], []
+    found = []
     for row, col in ((0, 1), (1, 0), (1, 1), (1, -1))[: 2 * connectivity]:
         n_rows, n_cols = level.shape[0] - row, level.shape[1] - abs(col)
         left, right = max(-col, 0), max(col, 0)
@@ -136,12 +136,13 @@ def _passes(
         a, b = basins[first], basins[second]
         at = np.nonzero((a != b) & (a > 0) & (b > 0))
         a, b = a[at].astype(np.int64), b[at]
-        keys.append(np.minimum(a, b) * n + np.maximum(a, b))
-        heights.append(np.minimum(level[first][at], level[second][at]))
-    key, height = np.concatenate(keys), np.concatenate(heights)
-    key, which = np.unique(key, return_inverse=True)
-    highest = np.zeros(len(key), np.int64)
-    np.maximum.at(highest, which, height)
-    order = np.argsort(-highest, kind="stable")
-    found = np.stack([*np.divmod(key, n), highest])[:, order]
-    return found.T.tolist()
+        height = np.minimum(level[first][at], level[second][at])
+        # one number, so that one sort brings each two basins' highest last
+        pair = np.minimum(a, b) * n + np.maximum(a, b)
+        found.append(pair * 256 + height)
+    found = np.sort(np.concatenate(found))
+    pair, height = np.divmod(found, 256)
+    last = np.flatnonzero(np.diff(pair, append=-1))
+    pair, height = pair[last], height[last]
+    order = np.argsort(-height, kind="stable")
+    return np.stack([*np.divmod(pair, n), height])[:, order].T.tolist()
