@@ -2,8 +2,9 @@
 
 Windows are squares of side `window`, px. Positions are (row, column) of a
 window's first pixel. They are spaced evenly, the first flush with the start
-and the last with the end of the image; an axis shorter than the window has one
-window, at 0, which then reaches beyond the image.
+and the last with the end of the image, or less than `align` beyond it; an axis
+shorter than the window has one window, at 0, which then reaches beyond the
+image.
 """
 
 import math
@@ -14,9 +15,13 @@ _LEAST_SHARED = 10  # px
 
 
 def starts(
-    length: int, window: int, overlap: float, spacing: str = "least"
+    length: int,
+    window: int,
+    overlap: float,
+    spacing: str = "least",
+    align: int = 1,
 ) -> np.ndarray:
-    """Window positions along one axis.
+    """Window positions along one axis, multiples of `align`.
 
     Parameters
     ----------
@@ -26,6 +31,8 @@ def starts(
     spacing : "least": as few windows as the overlap allows. "ceil": as many as
         it takes to cover the axis, one more where two would share less than
         10 px, and no heed to the overlap (experiments/clustered_unet.py).
+    align : the stride of a network, which then sees a pixel alike in whichever
+        window it lies.
 
     Returns
     -------
@@ -33,14 +40,15 @@ def starts(
     """
     if length <= window:
         return np.zeros(1, np.int64)
+    last = math.ceil((length - window) / align)
     if spacing == "ceil":
         n = math.ceil(length / window)
         n += (window * n - length) // (n - 1) < _LEAST_SHARED
-        n = min(n, length - window + 1)
+        n = min(n, last + 1)
     else:
-        step = max(1, math.floor(window * (1 - overlap)))
-        n = math.ceil((length - window) / step) + 1
-    return np.round(np.linspace(0, length - window, n)).astype(np.int64)
+        step = max(1, math.floor(window * (1 - overlap) / align))
+        n = math.ceil(last / step) + 1
+    return align * np.round(np.linspace(0, last, n)).astype(np.int64)
 
 
 def thriftiest(
@@ -64,11 +72,16 @@ def thriftiest(
 
 
 def windows(
-    shape: tuple[int, int], window: int, overlap: float, spacing: str = "least"
+    shape: tuple[int, int],
+    window: int,
+    overlap: float,
+    spacing: str = "least",
+    align: int = 1,
 ) -> np.ndarray:
     """All windows over an image of this (H, W): int64 [N, 2], row by row."""
-    rows = starts(shape[0], window, overlap, spacing)
-    cols = starts(shape[1], window, overlap, spacing)
+    rows, cols = (
+        starts(length, window, overlap, spacing, align) for length in shape
+    )
     return np.stack(np.meshgrid(rows, cols, indexing="ij"), -1).reshape(-1, 2)
 
 

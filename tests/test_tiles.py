@@ -38,6 +38,24 @@ def test_starts_cover_the_axis_evenly_with_no_more_windows_than_needed(
     assert (len(found) - 2) * step < length - window  # one fewer is too few
 
 
+@pytest.mark.parametrize("align", [2, 4, 16])
+@pytest.mark.parametrize("overlap", [0.0, 0.11, 0.5])
+def test_aligned_starts_are_multiples_and_keep_the_overlap(overlap, align):
+    for length in range(1, 150):
+        found = tiles.starts(length, 32, overlap, align=align)
+        assert (found % align == 0).all() and found[0] == 0
+        if length <= 32:
+            assert len(found) == 1
+            continue
+        assert 0 <= found[-1] + 32 - length < align
+        gaps = np.diff(found)
+        assert np.ptp(gaps) in (0, align) and gaps.min() > 0
+        step = max(1, math.floor(32 * (1 - overlap) / align)) * align
+        assert gaps.max() <= step
+        n_least = math.ceil((found[-1] - 0) / step) + 1
+        assert len(found) == n_least
+
+
 # DSB2018 as experiments/clustered_unet.py cuts it: length -> windows of 256 px,
 # what two of them share
 SOURCE = {320: (2, 192), 360: (2, 152), 512: (3, 128), 520: (3, 124),

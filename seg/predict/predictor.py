@@ -369,7 +369,10 @@ class Predictor:
         **kwargs: Any,
     ) -> Iterator[tuple[int, np.ndarray]]:
         predict = self.config.predict
-        windows = tiles.windows(shape, window, predict.overlap, predict.spacing)
+        stride = self._engine.stride
+        windows = tiles.windows(
+            shape, window, predict.overlap, predict.spacing, stride
+        )
         n = predict.tta * len(windows)
 
         def run(batch: np.ndarray) -> np.ndarray:
@@ -388,6 +391,7 @@ class Predictor:
             blend=predict.blend,
             spacing=predict.spacing,
             n_calls=self._engine.n_calls,
+            align=stride,
             **kwargs,
         )
 

@@ -6,7 +6,9 @@ averaged with weights (`tiles.ramp` of rows and of columns) that fade towards a
 window's border and are never zero ("cosine"); averaged alike ("mean"); or the
 later window's is taken ("last", which is what a plain paste does). An axis
 shorter than a window is continued on both sides by reflection, as often as it
-takes.
+takes. Windows begin at multiples of the network's stride, so that its pooling
+falls on the same pixels in all of them; the last ones may reach beyond the
+image, into its reflection.
 
 Rows of windows come in from the top and finished rows go out, so that beyond
 the image and the result, memory is one strip of `window` rows and three
@@ -48,6 +50,7 @@ def stitch(
     tta: int = 1,
     blend: str = "cosine",
     spacing: str = "least",
+    align: int = 1,
 ) -> np.ndarray:
     """Runs a network over an image of any size.
 
@@ -61,7 +64,7 @@ def stitch(
     tta : views of a window that are averaged: 1, 2 (mirrored), 4 (turned) or
         8 (both).
     blend : "cosine", "mean" or "last".
-    spacing : of the windows, as in `tiles.starts`.
+    spacing, align : of the windows, as in `tiles.starts`.
 
     Returns
     -------
@@ -78,6 +81,7 @@ def stitch(
         tta=tta,
         blend=blend,
         spacing=spacing,
+        align=align,
     )
     return collect(stream, shape)
 
@@ -108,6 +112,7 @@ def strips(
     start: int = 0,
     by_rows: bool = False,
     n_calls: int = 1,
+    align: int = 1,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yields (first row, float32 [h, W, K]) of finished rows, top to bottom.
 
@@ -117,11 +122,13 @@ def strips(
     no batch has windows of two rows, so that a strip is the same to the bit
     wherever the stream starts; `batch_size` is then the most, and batches are
     as few, and as small, as a row of windows allows. `run` is called by
-    `n_calls` threads, at most `_AHEAD`; what it raises is raised here. The
-    other arguments are those of `stitch`.
+    `n_calls` threads, at most `_AHEAD`; what it raises is raised here. `align`
+    is the network's stride. The other arguments are those of `stitch`.
     """
-    tops = tiles.starts(shape[0], window, overlap, spacing)
-    lefts = tiles.starts(shape[1], window, overlap, spacing)
+    tops, lefts = (
+        tiles.starts(length, window, overlap, spacing, align)
+        for length in shape
+    )
     first = tops[np.searchsorted(tops, start, "right") - 1]
     tops = tops[tops + window > first]  # what reaches into the first strip
     views = _VIEWS[tta]
@@ -166,7 +173,7 @@ class _Strip:
         # What the weights of a pixel add up to is one of the first times one of
         # the second, as all rows of windows are alike.
         self.norm_of_rows = self.ramp.copy()
-        self.norm_of_cols = np.zeros((max(shape[1], window), 1))
+        self.norm_of_cols = np.zeros((lefts[-1] + window, 1))
         for left in lefts:
             self.norm_of_cols[left : left + window, 0] += self.ramp
         self.top = top
@@ -205,17 +212,19 @@ def _inside(length: int, window: int) -> slice:
     return slice(before, before + length)
 
 
-def _reflect(array: np.ndarray, axis: int, window: int) -> np.ndarray:
-    """Continues an axis that is shorter than the window on both sides.
+def _reflect(
+    array: np.ndarray, axis: int, before: int, side: int
+) -> np.ndarray:
+    """Continues an axis by its reflection to `side`, `before` at its start.
 
     By index, as `np.pad` with mode "reflect" does it: no edge pixel stands
     twice, one pixel is repeated.
     """
     length = array.shape[axis]
-    if length >= window:
+    if length >= side:
         return array
     period = max(2 * (length - 1), 1)
-    index = np.arange(window) - _inside(length, window).start
+    index = np.arange(side) - before
     index %= period
     return np.take(array, np.minimum(index, period - index), axis)
 
@@ -229,7 +238,9 @@ def _cut(
 ) -> Iterator[np.ndarray]:
     """Yields each window [window, window, C] of the row of them at `top`."""
     strip = rows(top, min(top + window, shape[0]))
-    strip = _reflect(_reflect(strip, 0, window), 1, window)
+    befores = [_inside(length, window).start for length in shape]
+    for axis, side in enumerate((window, lefts[-1] + window)):
+        strip = _reflect(strip, axis, befores[axis], side)
     for left in lefts:
         yield strip[:, left : left + window]
 

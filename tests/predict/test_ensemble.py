@@ -40,7 +40,7 @@ def test_it_is_the_mean_of_the_single_predictions(make_bundle, engine, tta):
 def test_networks_and_scalings_of_their_own_are_averaged(make_bundle):
     bundles = [
         make_bundle(model__name="unet_small", predict__tile=24),
-        make_bundle(1, model__depth=3, data__normalize="range"),
+        make_bundle(1, model__depth=4, data__normalize="range"),
     ]
     both = predictor.Predictor(bundles[0], engine="jax", others=bundles[1:])
     wanted = mean_of(bundles, predict=bundles[0].config.predict, engine="jax")

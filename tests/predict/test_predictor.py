@@ -37,6 +37,7 @@ def test_it_is_measure_stitch_and_detect(use, tiny):
         window=32,
         overlap=0.25,
         batch_size=4,
+        align=4,
     )
     np.testing.assert_array_equal(found.probabilities, wanted)
     objects = blobs.detect(wanted, image, tiny.config.predict, use.classes)

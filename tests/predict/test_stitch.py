@@ -49,6 +49,28 @@ def test_identity_is_exact_for_every_window_overlap_and_batch(tta):
         np.testing.assert_array_equal(found, image, strict=True)
 
 
+@pytest.mark.parametrize("shape", [(40, 52), (37, 61), (16, 90), (33, 17)])
+@pytest.mark.parametrize("window", [8, 16])
+def test_a_network_that_pools_sees_the_same_pixels_in_every_window(
+    shape, window
+):
+    image = np.random.default_rng(1).random((*shape, 1)).astype(np.float32)
+
+    def pooled(batch):  # the mean of each 4 x 4, in all of its pixels
+        n, rows, cols, channels = batch.shape
+        parts = batch.reshape(n, rows // 4, 4, cols // 4, 4, channels)
+        mean = parts.mean((2, 4), keepdims=True)
+        return np.broadcast_to(mean, parts.shape).reshape(batch.shape)
+
+    found = stitch.stitch(
+        image, pooled, window=window, overlap=0.3, batch_size=3, align=4
+    )
+    short = [(0, -n % 4) for n in shape]
+    whole = np.pad(image, [*short, (0, 0)], mode="reflect")
+    wanted = pooled(whole[None])[0, : shape[0], : shape[1]]
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
 def test_extreme_values_survive():
     image = np.array([1e-45, 3e38, -3e38, 0, 1e-38], np.float32)
     image = np.tile(image, (9, 3))[..., None]

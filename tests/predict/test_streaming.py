@@ -88,7 +88,7 @@ def files(folder):
         {"predict__separate": "learned", "model__objects": "interior",
          "model__n_classes": 3, "classes": ("background", "a", "b")},
         {"predict__diameter": 9.0, "data__diameter": 18.0},
-        {"predict__pixel_size": 0.2, "data__pixel_size": 0.5},
+        {"predict__pixel_size": 0.4, "data__pixel_size": 0.5},
         {"predict__separate": "learned", "model__objects": "distance",
          "data__diameter": 7.0},
         {"predict__connectivity": 1, "predict__gap": 1,
