@@ -45,7 +45,7 @@ def predict(inputs: list[str]) -> int:
     all: objects.csv. The same command, run again, skips what is finished.
     """
     from seg.images import formats
-    from seg.predict import bulk, bundle, engine, ensemble
+    from seg.predict import bulk, bundle, engine, ensemble, scaled
     from seg.train import stop
 
     if not inputs:
@@ -61,7 +61,7 @@ def predict(inputs: list[str]) -> int:
     images = bulk.expand(inputs, out)
     models = [bundle.load(folder) for folder in folders]
     config = config_lib.replace(models[0].config, flags.overrides())
-    config_lib.check(config)
+    scaled.known_zoom(config_lib.check(config))  # or it is refused
     settings = {
         "seg": seg.__version__,
         "model": ensemble.digest(models),
@@ -209,7 +209,9 @@ def export(inputs: list[str]) -> None:
     inside: StableHLO for CPU, CUDA and TPU, or ONNX (--format=onnx); into the
     bundle, or to --out=FILE. It takes images [B, H, W, C] as they are stored,
     and of each `stats` [B, C, S], what seg.normalize.measure finds in the
-    whole image. It is compared with the model before it is written.
+    whole image. It is compared with the model before it is written. Or
+    (--format=bundle --out=DIR) the model alone, to be handed on: in half
+    precision, without what can be made again.
     """
     from seg.images import write
     from seg.predict import bundle
@@ -219,8 +221,12 @@ def export(inputs: list[str]) -> None:
     if name.startswith(("runs:/", "models:/")):
         _given("out", "FILE")  # what is fetched from MLflow is a copy
     folder = seg.find(name)
-    file, make = export_lib.FORMATS[FLAGS.format]
     found = bundle.load(folder)
+    if FLAGS.format == "bundle":
+        alone = dataclasses.replace(found, exports={})
+        print(bundle.save(alone, _given("out", "DIR"), half=True))
+        return
+    file, make = export_lib.FORMATS[FLAGS.format]
     content = make(found)
     if FLAGS.out:
         target = pathlib.Path(FLAGS.out)
@@ -235,7 +241,10 @@ def export(inputs: list[str]) -> None:
 def _export_flags() -> None:
     absl_flags.DEFINE_string("out", None, "file; by default in the bundle")
     absl_flags.DEFINE_enum(
-        "format", "stablehlo", ["stablehlo", "onnx"], "what to write"
+        "format",
+        "stablehlo",
+        ["stablehlo", "onnx", "bundle"],
+        "what to write",
     )
 
 

@@ -151,7 +151,10 @@ MODEL, OUT, PHOTO = "--model=MODEL", "--out=out", "in/a.png"
         (("info",), "give MODEL"),
         (("info", "nowhere"), "no model 'nowhere'"),
         (("export", "nowhere"), "no model 'nowhere'"),
-        (("export", MODEL, "--format=onyx"), "one of <stablehlo|onnx>"),
+        (("export", "MODEL", "--format=bundle"), "give --out=DIR"),
+        (("predict", PHOTO, MODEL, OUT, "--diameter=0"), "diameter=0"),
+        (("predict", PHOTO, MODEL, OUT, "--diameter=30"), "data.diameter=0"),
+        (("export", MODEL, "--format=onyx"), "one of <stablehlo|onnx|bundle>"),
         (("verify", "nowhere"), "nowhere does not exist"),
         (("track-sync", "in"), "holds no spool"),
     ],
@@ -208,6 +211,21 @@ def test_info_says_what_a_model_is(run, model):
     assert lines["predict.tile"] == "32"
     assert lines["licence"] == "CC0-1.0"
     assert lines["metrics val/dice"] == "0.5"
+
+
+def test_a_bundle_to_hand_on_is_half_as_large_and_predicts_alike(run, model):
+    whole = bundle.load(model)
+    status, out, _ = run("export", model, "--format=bundle", "--out=small")
+    assert (status, out.strip()) == (0, str(pathlib.Path("small").resolve()))
+    small = bundle.load("small")
+    assert small.exports == {} and small.meta == whole.meta
+    sizes = [
+        (pathlib.Path(folder) / bundle.WEIGHTS).stat().st_size
+        for folder in ("small", model)
+    ]
+    assert sizes[0] < 0.8 * sizes[1]
+    for name, array in whole.weights.items():
+        np.testing.assert_allclose(small.weights[name], array, rtol=1e-3)
 
 
 def test_export_adds_the_program_to_the_bundle(run, model):

@@ -38,7 +38,6 @@ _AVERAGING = ("deeplab_v3plus", "residual_unet")
 _LOOK = 512  # side of a place where the size of objects is looked for, px
 _FEW = 3  # fewer objects tell nothing of their size
 _ALIKE = 2.5  # a size is alike another up to this factor
-_MOST = 16  # times larger or smaller an image is seen, at most
 
 
 class Table(list[dict[str, Any]]):
@@ -101,7 +100,7 @@ class Predictor:
         if predict is not None:
             config = dataclasses.replace(config, predict=predict)
         self.config = config_lib.check(_able(config))
-        _known_zoom(self.config)  # or it is refused
+        scaled.known_zoom(self.config)  # or it is refused
         self.classes = config.classes
         name = engines.choose(engine)
         if name in engines.MODULES:
@@ -237,7 +236,7 @@ class Predictor:
         looked: dict[Place, np.ndarray],
     ) -> float:
         """As `zoom`; `looked` takes the maps of the places it looked at."""
-        if known := _known_zoom(self.config):
+        if known := scaled.known_zoom(self.config):
             return known
         trained, predict = self.config.data.diameter, self.config.predict
         if not (trained and predict.rescale and predict.separate == "learned"):
@@ -254,7 +253,7 @@ class Predictor:
         diameter = float(targets.diameter(np.median(areas)))
         if 1 / _ALIKE <= diameter / trained <= _ALIKE:
             return 1.0
-        zoom = min(max(trained / diameter, 1 / _MOST), _MOST)
+        zoom = min(max(trained / diameter, 1 / scaled.MOST), scaled.MOST)
         _LOG.info(
             "objects look %.1f px wide, those of the training were %.1f: the "
             "image is seen %.2f times as large",
@@ -453,34 +452,6 @@ def _tile(config: config_lib.Config) -> int:
     """The side of windows; 0 where the image decides."""
     averages = config.model.name in _AVERAGING or config.model.norm == "group"
     return config.predict.tile or (config.data.tile if averages else 0)
-
-
-def _known_zoom(config: config_lib.Config) -> float:
-    """What the settings say; 0 where they say nothing.
-
-    Raises UserError where the model does not know what they ask for, or where
-    what they say is absurd.
-    """
-    predict, data = config.predict, config.data
-    if predict.diameter is not None:
-        name, given, trained = "diameter", predict.diameter, data.diameter
-        zoom = trained / given
-    elif predict.pixel_size is not None:
-        name, given, trained = "pixel_size", predict.pixel_size, data.pixel_size
-        zoom = given / trained if trained else 0
-    else:
-        return 0.0
-    if not trained:
-        raise config_lib.UserError(
-            f"predict.{name}={given:g}, but the model does not know that of "
-            f"its training (data.{name}=0); leave it out, or resize the image"
-        )
-    if not 1 / _MOST <= zoom <= _MOST:
-        raise config_lib.UserError(
-            f"predict.{name}={given:g}, and the model has learned {trained:g}: "
-            f"more than {_MOST} times another size; check its unit"
-        )
-    return zoom
 
 
 def _places(shape: tuple[int, int]) -> list[Place]:

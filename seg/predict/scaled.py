@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from seg import config as config_lib
 from seg.images import resize
+
+MOST = 16
+"""How many times larger or smaller an image is seen, at most."""
 
 Rows = Callable[[int, int], np.ndarray]
 
@@ -69,3 +73,31 @@ class View:
             if start < self.whole[0]:
                 held = held[firsts[start] - kept :]
                 kept = int(firsts[start])
+
+
+def known_zoom(config: config_lib.Config) -> float:
+    """What the settings say; 0 where they say nothing.
+
+    Raises UserError where the model does not know what they ask for, or where
+    what they say is absurd.
+    """
+    predict, data = config.predict, config.data
+    if predict.diameter is not None:
+        name, given, trained = "diameter", predict.diameter, data.diameter
+        zoom = trained / given
+    elif predict.pixel_size is not None:
+        name, given, trained = "pixel_size", predict.pixel_size, data.pixel_size
+        zoom = given / trained if trained else 0
+    else:
+        return 0.0
+    if not trained:
+        raise config_lib.UserError(
+            f"predict.{name}={given:g}, but the model does not know that of "
+            f"its training (data.{name}=0); leave it out, or resize the image"
+        )
+    if not 1 / MOST <= zoom <= MOST:
+        raise config_lib.UserError(
+            f"predict.{name}={given:g}, and the model has learned {trained:g}: "
+            f"more than {MOST} times another size; check its unit"
+        )
+    return zoom
