@@ -133,6 +133,24 @@ def detect(
     return Blobs(labels, runs.painted(kinds), table)
 
 
+def areas(
+    probabilities: np.ndarray,
+    predict: config.Predict,
+    class_names: Sequence[str],
+    apart: np.ndarray | None = None,
+) -> np.ndarray:
+    """Areas of the objects that `detect` finds, px: int64 [N], in no order.
+
+    Those at the border too, whatever predict.drop_border says.
+    """
+    raw = classes_from(probabilities, predict.threshold)
+    n_classes = len(class_names)
+    least = by_class("predict.min_area", predict.min_area, n_classes)
+    labels, class_of = _separate(raw, predict, least, apart)
+    found = shapes.Runs.of(labels).areas(len(class_of))[1:]
+    return found[found > 0]
+
+
 def check_names(n_channels: int, class_names: Sequence[str]) -> None:
     """Raises ConfigError where the model does not give these classes."""
     n_classes = max(n_channels, 2)

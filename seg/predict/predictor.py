@@ -21,23 +21,18 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images, normalize, tiles
-from seg.data import targets
 from seg.images import formats, read, resize, slide
 from seg.predict import blobs, ensemble, scaled, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
 
 Image = np.ndarray | str | os.PathLike[str] | bytes
-Place = tuple[int, int, int, int]  # top, bottom, left, right
 
 _LOG = logging.getLogger(__name__)
 _MAX_CHANNELS = 4
 # Networks that average over the whole window, as group normalisation does: it
 # should be as large as those of the training.
 _AVERAGING = ("deeplab_v3plus", "residual_unet")
-_LOOK = 512  # side of a place where the size of objects is looked for, px
-_FEW = 3  # fewer objects tell nothing of their size
-_ALIKE = 2.5  # a size is alike another up to this factor
 
 
 class Table(list[dict[str, Any]]):
@@ -200,7 +195,7 @@ class Predictor:
         if side:
             small = self._whole(resize.linear(pixels, (side, side)), stats)
             return resize.linear(small, shape)
-        looked: dict[Place, np.ndarray] = {}
+        looked: dict[scaled.Place, np.ndarray] = {}
 
         def rows(top: int, bottom: int) -> np.ndarray:
             return pixels[top:bottom]
@@ -233,7 +228,7 @@ class Predictor:
         rows: Callable[[int, int], np.ndarray],
         shape: tuple[int, int],
         stats: np.ndarray,
-        looked: dict[Place, np.ndarray],
+        looked: dict[scaled.Place, np.ndarray],
     ) -> float:
         """As `zoom`; `looked` takes the maps of the places it looked at."""
         if known := scaled.known_zoom(self.config):
@@ -241,27 +236,15 @@ class Predictor:
         trained, predict = self.config.data.diameter, self.config.predict
         if not (trained and predict.rescale and predict.separate == "learned"):
             return 1.0
-        areas = []
-        for place in _places(shape):
+
+        def look(place: scaled.Place) -> np.ndarray:
             top, bottom, left, right = place
             pixels = rows(top, bottom)[:, left:right]
             looked[place] = self._whole(pixels, stats)
-            found = self.objects(pixels, looked[place])
-            areas += [row["area_px"] for row in found.table]
-        if len(areas) < _FEW:
-            return 1.0
-        diameter = float(targets.diameter(np.median(areas)))
-        if 1 / _ALIKE <= diameter / trained <= _ALIKE:
-            return 1.0
-        zoom = min(max(trained / diameter, 1 / scaled.MOST), scaled.MOST)
-        _LOG.info(
-            "objects look %.1f px wide, those of the training were %.1f: the "
-            "image is seen %.2f times as large",
-            diameter,
-            trained,
-            zoom,
-        )
-        return zoom
+            probabilities, apart = self.split(looked[place])
+            return blobs.areas(probabilities, predict, self.classes, apart)
+
+        return scaled.at_first_sight(shape, trained, look)
 
     def _whole(
         self, pixels: np.ndarray, stats: np.ndarray, zoom: float = 1.0
@@ -452,20 +435,6 @@ def _tile(config: config_lib.Config) -> int:
     """The side of windows; 0 where the image decides."""
     averages = config.model.name in _AVERAGING or config.model.norm == "group"
     return config.predict.tile or (config.data.tile if averages else 0)
-
-
-def _places(shape: tuple[int, int]) -> list[Place]:
-    """Where to look for the size of objects: all of it, or five places."""
-    if max(shape) <= 2 * _LOOK:
-        return [(0, shape[0], 0, shape[1])]
-
-    def part(length: int, share: float) -> tuple[int, int]:
-        start = max(round(length * share) - _LOOK // 2, 0)
-        return start, min(start + _LOOK, length)
-
-    shares = [(0.5, 0.5)]
-    shares += [(row, col) for row in (0.25, 0.75) for col in (0.25, 0.75)]
-    return [(*part(shape[0], r), *part(shape[1], c)) for r, c in shares]
 
 
 def as_pixels(image: Image) -> np.ndarray:

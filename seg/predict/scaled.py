@@ -1,20 +1,30 @@
-"""An image as the network sees it, larger or smaller than it is.
+"""An image as the network sees it, larger or smaller than it is, and why.
 
-Strips of rows go in and out, so that memory does not grow with the image.
+So that objects are as large as those of the training. Strips of rows go in and
+out, so that memory does not grow with the image.
 """
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from seg import config as config_lib
+from seg.data import targets
 from seg.images import resize
 
 MOST = 16
 """How many times larger or smaller an image is seen, at most."""
 
 Rows = Callable[[int, int], np.ndarray]
+Place = tuple[int, int, int, int]  # top, bottom, left, right
+
+_LOG = logging.getLogger(__name__)
+_LOOK = 256  # side of a place where the size of objects is looked for, px
+_SMALL = 1024  # an image up to this side is looked at as a whole, px
+_FEW = 3  # fewer objects tell nothing of their size
+_ALIKE = 2.5  # a size is alike another up to this factor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +100,11 @@ def known_zoom(config: config_lib.Config) -> float:
         zoom = given / trained if trained else 0
     else:
         return 0.0
+    if data.resize:
+        raise config_lib.UserError(
+            f"predict.{name}={given:g}, but the model sees every image at "
+            f"{data.resize} x {data.resize} px (data.resize); leave it out"
+        )
     if not trained:
         raise config_lib.UserError(
             f"predict.{name}={given:g}, but the model does not know that of "
@@ -101,3 +116,44 @@ def known_zoom(config: config_lib.Config) -> float:
             f"more than {MOST} times another size; check its unit"
         )
     return zoom
+
+
+def at_first_sight(
+    shape: tuple[int, int],
+    trained: float,
+    look: Callable[[Place], np.ndarray],
+) -> float:
+    """The zoom of an image of this (H, W), from what is found in it as it is.
+
+    look: the areas of the objects in a place of it, px. It is asked for all of
+    a small image, and of a large one for five places.
+    """
+    areas = np.concatenate([look(place) for place in _places(shape)])
+    if len(areas) < _FEW:
+        return 1.0
+    diameter = float(targets.diameter(np.median(areas)))
+    if 1 / _ALIKE <= diameter / trained <= _ALIKE:
+        return 1.0
+    zoom = min(max(trained / diameter, 1 / MOST), MOST)
+    _LOG.info(
+        "objects look %.1f px wide, those of the training were %.1f: the image "
+        "is seen %.2f times as large",
+        diameter,
+        trained,
+        zoom,
+    )
+    return zoom
+
+
+def _places(shape: tuple[int, int]) -> list[Place]:
+    """All of a small image; the middle of a large one and of its quarters."""
+    if max(shape) <= _SMALL:
+        return [(0, shape[0], 0, shape[1])]
+
+    def part(length: int, share: float) -> tuple[int, int]:
+        start = max(round(length * share) - _LOOK // 2, 0)
+        return start, min(start + _LOOK, length)
+
+    shares = [(0.5, 0.5)]
+    shares += [(row, col) for row in (0.25, 0.75) for col in (0.25, 0.75)]
+    return [(*part(shape[0], r), *part(shape[1], c)) for r, c in shares]

@@ -76,6 +76,21 @@ def test_other_sizes_are_seen_at_that_of_the_training(model, diameter):
     assert np.median(areas) == pytest.approx(np.pi / 4 * diameter**2, rel=0.25)
 
 
+def test_of_a_large_image_five_places_tell(model):
+    image, n = discs(40.0, n_rows=14, n_cols=22)
+    assert max(image.shape) > 1024
+    stats, asked = normalize.measure(image[..., None]), []
+
+    def rows(top, bottom):
+        asked.append((top, bottom))
+        return image[top:bottom, :, None]
+
+    zoom = use(model).zoom(rows, image.shape, stats)
+    assert zoom == pytest.approx(TRAINED / 40, rel=0.15)
+    assert len(asked) == 5 and max(b - t for t, b in asked) <= 256
+    assert use(model)(image).labels.max() == n
+
+
 @pytest.mark.parametrize("diameter", [8.0, 20.0])
 def test_what_is_nearly_as_large_stays_as_it_is(model, diameter):
     image, _ = discs(diameter)
@@ -123,6 +138,15 @@ def test_a_size_that_cannot_be_is_refused(model, given, text):
     with pytest.raises(config.UserError) as caught:
         use(model, **given)
     assert text in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_of_resized_images_takes_no_size(model):
+    changes = {"data.resize": 64, "data.tile": 64}
+    small = dataclasses.replace(
+        model, config=config.replace(model.config, changes)
+    )
+    with pytest.raises(config.UserError, match="64 x 64 px"):
+        use(small, diameter=9.0)
 
 
 def test_few_objects_and_none_tell_nothing(model):
