@@ -113,8 +113,9 @@ def _predict_flags() -> None:
         "formats",
         "labels,overlay,csv",
         "what to write: labels, classes, overlay, boxes, crops, "
-        "probabilities, uncertainty, omezarr, csv; images = a row an image, "
-        "the one most worth labelling first",
+        "probabilities, uncertainty, omezarr, geojson (QuPath), roi (Fiji), "
+        "labelme, coco, rle (Kaggle), csv; images = a row an image, the one "
+        "most worth labelling first",
     )
     absl_flags.DEFINE_string(
         "engine", "auto", "what runs the network: auto, jax, onnx or openvino"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seg import config
-from seg.images import slide_write, write
+from seg.images import slide_write, vectors, write
 
 FIELDS = (
     "image",
@@ -60,6 +60,9 @@ class Format(NamedTuple):
         written for such an image.
     slide_name: of that file, where it is another.
     of_images: its rows are images, with `IMAGE_FIELDS`, not objects.
+    part: of one file for all images, what an image adds to it, JSON values,
+        from (image, segmentation); `write` is then called with (path, pairs of
+        the image's name and its part).
     """
 
     name: str
@@ -67,16 +70,24 @@ class Format(NamedTuple):
     write_slide: Callable[..., None] | None = None
     slide_name: str = ""
     of_images: bool = False
+    part: Callable[..., Any] | None = None
 
     def file(self, stem: str, by_strips: bool = False) -> str:
-        """The name of an image's file."""
+        """The name of an image's file, or of its part, which is hidden."""
+        if self.part:
+            return f".seg/{stem}.{self.name}.part"
         name = self.slide_name if by_strips else ""
         return (name or self.name).format(stem=stem)
 
     @property
+    def is_shared(self) -> bool:
+        """Whether there is one file for all images."""
+        return "{stem}" not in self.name
+
+    @property
     def per_image(self) -> bool:
-        """Whether every image has a file of its own."""
-        return "{stem}" in self.name
+        """Whether every image has a file of its own, or a part of one."""
+        return not self.is_shared or self.part is not None
 
 
 def write_table(
@@ -258,6 +269,17 @@ FORMATS: dict[str, Format] = {
             labels=True,
         ),
         _slide_zarr,
+    ),
+    "geojson": Format("{stem}.geojson", vectors.write_geojson),
+    "roi": Format("{stem}_rois.zip", vectors.write_rois),
+    "labelme": Format("{stem}.json", vectors.write_labelme),
+    "coco": Format("coco.json", vectors.write_coco, part=vectors.coco_part),
+    "rle": Format(
+        "rle.csv",
+        lambda path, parts: write_table(
+            path, vectors.rle_rows(parts), ("ImageId", "EncodedPixels")
+        ),
+        part=vectors.rle_part,
     ),
     "csv": Format("objects.csv", write_table),
     "images": Format(

@@ -13,6 +13,7 @@ An image that cannot be used does not stop the others: it is listed in
 import contextlib
 import dataclasses
 import glob
+import json
 import logging
 import math
 import os
@@ -258,6 +259,8 @@ class _Job:
         state, pixels = of.state, of.pixels
         with _reading():
             found = use.objects(pixels, of.probabilities, self.stem)
+        source = os.path.relpath(self.image, self.out)
+        found = dataclasses.replace(found, source=source)
         about = summary.of_image(
             found.labels.shape,
             found.table,
@@ -270,7 +273,13 @@ class _Job:
         files = []
         for form in self._forms():
             files.append(form.file(self.stem))
-            form.write(self.out / files[-1], pixels, found)
+            path = self.out / files[-1]
+            if form.part:
+                text = json.dumps(form.part(pixels, found))
+                with write.whole(path) as temporary:
+                    temporary.write_text(text, encoding="utf-8")
+            else:
+                form.write(path, pixels, found)
         self._note(ledger, state, files, found.table, about)
 
     def do_slide(
@@ -302,7 +311,9 @@ class _Job:
         for form in self._forms():
             if form.write_slide is None:
                 _LOG.warning(
-                    "%s: too large for %s", self.image, form.file(self.stem)
+                    "%s: too large for %s",
+                    self.image,
+                    form.name.format(stem=self.stem),
                 )
                 continue
             check()
@@ -338,11 +349,14 @@ def _tables(
 ) -> None:
     """Writes what stands for all images together."""
     shared = [formats.FORMATS[name] for name in names]
-    shared = [form for form in shared if not form.per_image]
+    shared = [form for form in shared if form.is_shared]
     if shared and outcome.n_done + outcome.n_skipped:
         for form in shared:
-            rows = ledger.images() if form.of_images else ledger.rows()
-            form.write(out / form.name, rows)
+            if form.part:
+                made: Iterable[Any] = ledger.parts(form)
+            else:
+                made = ledger.images() if form.of_images else ledger.rows()
+            form.write(out / form.name, made)
     if outcome.failures:
         failed = [
             {"image": _text(str(image)), "error": _text(reason)}

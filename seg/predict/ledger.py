@@ -180,6 +180,14 @@ class Ledger:
         rows = [{"image": r["stem"], **r["image"]} for r in self._done()]
         return sorted(rows, key=lambda row: -row["doubt"])
 
+    def parts(self, form: formats.Format) -> Iterator[tuple[str, Any]]:
+        """(name, part of the shared file) of all images that have one."""
+        for record in self._done():
+            name = form.file(record["stem"])
+            if name in record["files"]:
+                text = (self.out / name).read_text(encoding="utf-8")
+                yield record["stem"], json.loads(text)
+
     def _done(self) -> Iterator[dict[str, Any]]:
         """The records of the images whose results are there, by name."""
         for record in sorted(

@@ -53,12 +53,14 @@ class Segmentation:
     labels : int32 [H, W], 0 background, then one id an object.
     table : one row an object.
     probabilities : float32 [H, W, K] where asked for, else None.
+    source : the image's file, for results that name it.
     """
 
     classes: np.ndarray
     labels: np.ndarray
     table: Table
     probabilities: np.ndarray | None = None
+    source: str = ""
 
     def without_map(self) -> "Segmentation":
         """The same, but for the probabilities, which need most memory."""

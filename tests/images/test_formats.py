@@ -76,6 +76,7 @@ def test_every_format_writes_the_file_it_names(tmp_path):
         labels=labels,
         classes=(labels > 0).astype(np.uint8),
         probabilities=np.ones((8, 9, 2), np.float32),
+        source="a.png",
         table=[
             ROW
             | {"bbox_row0": 2, "bbox_col0": 2, "bbox_row1": 6, "bbox_col1": 6}
@@ -84,7 +85,9 @@ def test_every_format_writes_the_file_it_names(tmp_path):
     image = np.zeros((8, 9, 1), np.uint8)
     for name, form in formats.FORMATS.items():
         path = tmp_path / form.name.format(stem="a")
-        if form.per_image:
+        if form.part:
+            form.write(path, [("a", form.part(image, found))])
+        elif form.per_image:
             form.write(path, image, found)
         else:
             form.write(path, found.table)
@@ -92,7 +95,8 @@ def test_every_format_writes_the_file_it_names(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {
         "a_labels.tif", "a_classes.png", "a_overlay.png",
         "a_probabilities.tif", "a_boxes.png", "a_crops", "a.zarr",
-        "a_uncertainty.tif", "objects.csv", "images.csv",
+        "a_uncertainty.tif", "objects.csv", "images.csv", "a.geojson",
+        "a_rois.zip", "a.json", "coco.json", "rle.csv",
     }  # fmt: skip
     np.testing.assert_array_equal(
         read.read_mask(tmp_path / "a_labels.tif"), labels

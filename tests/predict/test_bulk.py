@@ -53,6 +53,31 @@ def files(folder):
     }
 
 
+def test_one_file_for_all_images_is_made_of_their_parts(tmp_path, use):
+    for name in ("a", "b"):
+        draw(tmp_path / "in" / f"{name}.png")
+    names = ("labels", "coco", "rle", "labelme")
+    run(["in/a.png"], "out", use, names)
+    run(["in"], "out", use, names)
+    assert "coco.json" in files("out") and "rle.csv" in files("out")
+    coco = json.loads(pathlib.Path("out/coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a", "b"]
+    n = [tifffile.imread(f"out/{x}_labels.tif").max() for x in ("a", "b")]
+    assert len(coco["annotations"]) == sum(n) > 1
+    rows = formats.read_table("out/rle.csv")
+    assert [row["ImageId"] for row in rows] == ["a"] * n[0] + ["b"] * n[1]
+    told = json.loads(pathlib.Path("out/b.json").read_text())
+    assert pathlib.Path("out", told["imagePath"]).resolve() == (
+        tmp_path / "in" / "b.png"
+    )
+    # a part that is gone is made again, and nothing else
+    (part,) = pathlib.Path("out/.seg").glob("a.coco*")
+    part.unlink()
+    outcome = run(["in"], "out", use, names)
+    assert (outcome.n_done, outcome.n_skipped) == (1, 1)
+    assert json.loads(pathlib.Path("out/coco.json").read_text()) == coco
+
+
 def test_images_are_listed_the_most_doubtful_first(tmp_path, use):
     for name in ("a", "b", "c"):
         draw(tmp_path / "in" / f"{name}.png", (40, 50 + 9 * (name == "b")))
