@@ -161,7 +161,8 @@ def _tuned(
 
     chosen = tuning.tune(use, seen, FLAGS.monitor)
     formats.write_table(out / "tried.csv", chosen.rows, list(chosen.rows[0]))
-    best = max(row[FLAGS.monitor] for row in chosen.rows)
+    least = FLAGS.monitor.endswith("error")
+    best = (min if least else max)(row[FLAGS.monitor] for row in chosen.rows)
     about = {
         "images": len(seen),
         f"val/{FLAGS.monitor}": best,

@@ -70,8 +70,8 @@ def find_all(name: str | pathlib.Path) -> list[pathlib.Path]:
     Parameters
     ----------
     name : what `find` takes; several with commas between; or a folder of
-        bundles, as the `snapshots` of a workdir, or of workdirs, as the
-        trials of a sweep over `data.fold`.
+        bundles, as the `snapshots` of a workdir, or of a sweep, whose
+        trials it stands for, as those over `data.fold`.
     """
     folder = pathlib.Path(name).expanduser()
     if "," in str(name) and not folder.exists():
@@ -79,9 +79,10 @@ def find_all(name: str | pathlib.Path) -> list[pathlib.Path]:
         return [path for part in parts for path in find_all(part.strip())]
     own = folder / "model.json", folder / "bundle" / "model.json"
     if not any(path.is_file() for path in own):
-        for inside in ("*/model.json", "*/bundle/model.json"):
-            if found := [path.parent for path in folder.glob(inside)]:
-                return sorted(found)
+        trials = (folder / "sweep.json").is_file()
+        inside = "*/bundle/model.json" if trials else "*/model.json"
+        if found := [path.parent for path in folder.glob(inside)]:
+            return sorted(found)
     return [find(name)]
 
 

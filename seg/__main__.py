@@ -224,6 +224,10 @@ def export(inputs: list[str]) -> None:
     folder = seg.find(name)
     found = bundle.load(folder)
     if FLAGS.format == "bundle":
+        if pathlib.Path(_given("out", "DIR")).resolve() == folder.resolve():
+            raise config_lib.UserError(
+                f"--out={FLAGS.out} is the model itself; give another folder"
+            )
         alone = dataclasses.replace(found, exports={})
         print(bundle.save(alone, _given("out", "DIR"), half=True))
         return

@@ -107,7 +107,7 @@ def _check_encoder(config: Config) -> None:
 def _check_intensities(config: Config) -> None:
     if not (scaling.is_raw(config.data.normalize) and config.train.augment):
         return
-    for name in ("brightness", "gamma", "noise", "invert"):
+    for name in ("brightness", "gamma", "noise", "invert", "colour"):
         if getattr(config.augment, name):
             raise ConfigError(
                 f"augment.{name} is meant for intensities in [0, 1], and "

@@ -73,7 +73,7 @@ class Data:
     )
     diameter: float = knob(
         0.0,
-        "median diameter of the objects, px; 0 = of the training images, where "
+        "usual diameter of the objects, px; 0 = of the training images, where "
         "model.objects is learned",
         NOT_NEGATIVE,
     )

@@ -19,6 +19,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
@@ -43,6 +44,7 @@ from seg.data.pairs import Defect, Pair
 from seg.data.sample import Sample
 from seg.images import read
 
+_LOG = logging.getLogger(__name__)
 _WANTS = {
     "dsb2018": "ID/images/ID.png and ID/masks/*.png",
     "stardist": "train/images/*.tif, train/masks/*.tif and the same in test/",
@@ -132,6 +134,14 @@ def _without(
             f"data.exclude={data.exclude}: none of its {len(names)} ids is "
             f"in {data.path}; an id is {found[0].id}, for one"
         )
+    if absent := sum(name not in of for name in names):
+        _LOG.warning(
+            "data.exclude=%s: %d of its %d ids are not in %s",
+            data.exclude,
+            absent,
+            len(names),
+            data.path,
+        )
     left = [pair for pair in found if of[pair.id] not in gone]
     if not left:
         raise config_lib.UserError(
@@ -147,6 +157,11 @@ def _nothing(data: config_lib.Data) -> Defect:
 
 def _synthetic(config: config_lib.Config, progress: bool) -> list[Sample]:
     spec, data = config.synthetic, config.data
+    if data.exclude:
+        raise config_lib.ConfigError(
+            f"data.exclude={data.exclude}, but drawn images are in nobody's "
+            "test; leave it empty"
+        )
     counts = {"train": spec.n_train, "val": spec.n_val, "test": spec.n_test}
     splits = [name for name, n in counts.items() for _ in range(n)]
     names = [f"{spec.kind}-{i:05d}" for i in range(len(splits))]

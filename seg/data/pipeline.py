@@ -9,9 +9,9 @@ it in tf.data and `plain_batches` in a thread: the same bits.
 
 A batch is a dict of numpy arrays: `image` [B, H, W, C] in the stored dtype,
 `classes` uint8 [B, H, W] (training targets, `data.gap` applied; 255 = not
-annotated), `labels` int32 [B, H, W], `stats` float32 [B, C, S] of the whole
-images, `weight` float32 [B] (0 = padding of an epoch's last batch) and `ids`
-str [B] as "id@row,col".
+annotated), `labels` int32 [B, H, W] (-1 = beyond the image), `stats` float32
+[B, C, S] of the whole images, `weight` float32 [B] (0 = padding of an epoch's
+last batch) and `ids` str [B] as "id@row,col".
 """
 
 import contextlib
@@ -196,7 +196,8 @@ def _tile(
     return {
         "image": cut(record["image"], mode="reflect"),
         "classes": classes if real else np.full_like(classes, 255),
-        "labels": cut(record["labels"], constant_values=0).astype(np.int32),
+        # cached in whatever type is short
+        "labels": cut(record["labels"], dtype=np.int32, constant_values=-1),
         "stats": record["stats"],
         "weight": np.float32(real),
         "ids": np.str_(f"{record['id']}@{row},{col}"),
@@ -272,11 +273,17 @@ def _around_object(
 
 
 def _cut(
-    array: np.ndarray, *, corner: tuple[int, int], side: int, **outside: Any
+    array: np.ndarray,
+    *,
+    corner: tuple[int, int],
+    side: int,
+    dtype: Any = None,
+    **outside: Any,
 ) -> np.ndarray:
     """A square of the array; what lies beyond its end is padded."""
     row, col = corner
     part = array[row : row + side, col : col + side]
+    part = part.astype(dtype or part.dtype)
     short = [(0, side - n) for n in part.shape[:2]]
     if any(after for _, after in short):
         part = np.pad(part, short + [(0, 0)] * (part.ndim - 2), **outside)

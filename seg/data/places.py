@@ -35,8 +35,14 @@ _FOLDS = ("data.folds", "data.fold")
 _FORMAT = 2  # of the prepared folder; part of the digest
 
 
-def setup(config: config_lib.Config) -> dict[str, Any]:
-    """The knobs that matter to the records, by path."""
+def setup(
+    config: config_lib.Config, exclude: list[str] | None = None
+) -> dict[str, Any]:
+    """The knobs that matter to the records, by path.
+
+    exclude: the ids of data.exclude, where they are not what its file lists
+    now.
+    """
     flat = config_lib.to_flat(config)
     drawn = config.data.layout == "synthetic"
     found = {
@@ -47,7 +53,9 @@ def setup(config: config_lib.Config) -> dict[str, Any]:
     if config.data.split == "tiles":  # every tile is a record
         found |= {path: flat[path] for path in _TILES}
     if config.data.exclude:
-        found["exclude"] = split.excluded(config.data.exclude)
+        if exclude is None:
+            exclude = split.excluded(config.data.exclude)
+        found["exclude"] = exclude
     if config.data.folds:
         found |= {path: flat[path] for path in _FOLDS}
     if config.data.layout == "labelme":  # the only layout with names
@@ -62,7 +70,8 @@ def same_setup(about: dict[str, Any], config: config_lib.Config) -> bool:
     except config_lib.ConfigError:  # made by a version with other knobs
         return False
     paths = [pathlib.Path(c.data.path).resolve() for c in (then, config)]
-    return setup(then) == setup(config) and paths[0] == paths[1]
+    before = setup(then, about.get("exclude", []))
+    return before == setup(config) and paths[0] == paths[1]
 
 
 def folder(config: config_lib.Config, source: str) -> pathlib.Path:

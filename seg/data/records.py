@@ -151,7 +151,7 @@ def with_diameter(
 ) -> config_lib.Config:
     """The config with data.diameter, if its network learns objects.
 
-    It is the median over the training images of the median of each.
+    It is the median over the training images of `targets.diameter` of each.
     """
     if config.data.diameter or config.model.objects == "none":
         return config
@@ -159,7 +159,8 @@ def with_diameter(
     for i in range(records.n("train")):
         labels = records.read("train", i)["labels"]
         if labels is not None:
-            found.append(targets.median_diameter(labels))
+            areas = np.bincount(labels.ravel())[1:]
+            found.append(targets.diameter(areas))
     found = [diameter for diameter in found if diameter > 0]
     if not found:
         return config

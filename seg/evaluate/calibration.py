@@ -56,7 +56,15 @@ def fit(outcome: np.ndarray) -> tuple[float, float]:
         value = np.mean(np.logaddexp(0, z) - target * z)
         return value, np.array([np.mean(slope * odds), np.mean(slope)])
 
-    slope, offset = optimize.minimize(loss, (1.0, 0.0), jac=True).x.tolist()
+    found = optimize.minimize(
+        loss,
+        (1.0, 0.0),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=((0, None), (None, None)),  # it never turns their order around
+        options={"ftol": 1e-12, "gtol": 1e-9},
+    )
+    slope, offset = found.x.tolist()
     return slope, offset
 
 

@@ -83,8 +83,8 @@ def tune(
 ) -> Chosen:
     """The settings with the largest score, and their calibration.
 
-    monitor: a score without its split. Raises ConfigError for one that there
-    is not.
+    monitor: a score without its split, the least of an error. Raises
+    ConfigError for one that there is not.
     """
     predict, rows = _best(use, seen, monitor)
     by_image = _outcomes(use, seen, predict)
@@ -123,7 +123,8 @@ def _best(
             tried = [
                 dataclasses.replace(best, **{name: one}) for one in _GRIDS[name]
             ]
-            best = max([best, *tried], key=value)
+            choose = min if monitor.endswith("error") else max
+            best = choose([best, *tried], key=value)
         if best == before:
             break
     return best, rows
@@ -131,6 +132,10 @@ def _best(
 
 def _value(found: report.Report, monitor: str) -> float:
     name = f"{found.split}/{monitor}"
+    if monitor == "ece":  # of what is then calibrated anyway
+        raise config_lib.ConfigError(
+            "--monitor=ece; objects are calibrated after they are chosen"
+        )
     if name not in found.metrics:
         names = [known.partition("/")[2] for known in found.metrics]
         raise config_lib.ConfigError(

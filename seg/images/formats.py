@@ -60,6 +60,8 @@ class Format(NamedTuple):
         written for such an image.
     slide_name: of that file, where it is another.
     of_images: its rows are images, with `IMAGE_FIELDS`, not objects.
+    by_hand: people change it, so that a file that this program has not
+        written, or not last, is left as it is.
     part: of one file for all images, what an image adds to it, JSON values,
         from (image, segmentation); `write` is then called with (path, pairs of
         the image's name and its part).
@@ -71,6 +73,7 @@ class Format(NamedTuple):
     slide_name: str = ""
     of_images: bool = False
     part: Callable[..., Any] | None = None
+    by_hand: bool = False
 
     def file(self, stem: str, by_strips: bool = False) -> str:
         """The name of an image's file, or of its part, which is hidden."""
@@ -272,7 +275,7 @@ FORMATS: dict[str, Format] = {
     ),
     "geojson": Format("{stem}.geojson", vectors.write_geojson),
     "roi": Format("{stem}_rois.zip", vectors.write_rois),
-    "labelme": Format("{stem}.json", vectors.write_labelme),
+    "labelme": Format("{stem}.json", vectors.write_labelme, by_hand=True),
     "coco": Format("coco.json", vectors.write_coco, part=vectors.coco_part),
     "rle": Format(
         "rle.csv",

@@ -75,9 +75,7 @@ def _rings(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     straight = ~turns & borders[4 * front + side]
     corner = np.where(turns | straight, front, front + ahead[left])
     new_side = np.where(turns, right, np.where(straight, side, left))
-    place = np.zeros(borders.size, np.int64)
-    place[edges] = np.arange(len(edges))
-    follows = place[4 * corner + new_side].tolist()
+    follows = np.searchsorted(edges, 4 * corner + new_side).tolist()
     row, col = np.divmod(pixel, n_cols)
     row, col = row + (side >= 2), col + ((side == 1) | (side == 2))
     vertex = row * (n_cols + 1) + col  # where the side begins

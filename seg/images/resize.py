@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import sparse
 
+_PIXELS = 1 << 22  # of the image, at a time, about
+
 
 def linear(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """An image [H, W, C] at another (H, W), in its dtype.
@@ -34,8 +36,24 @@ def strip(
 ) -> np.ndarray:
     """Rows top to bottom of `linear`, of an image that is read by rows.
 
-    rows(top, bottom): rows of the image, [h, W, C]; old, new: (H, W).
+    rows(top, bottom): rows of the image, [h, W, C], of which it takes few at a
+    time; old, new: (H, W).
     """
+    n = max(1, _PIXELS * new[0] // (old[0] * old[1]))
+    parts = [
+        _strip(rows, old, new, start, min(start + n, bottom))
+        for start in range(top, bottom, n)
+    ]
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _strip(
+    rows: Callable[[int, int], np.ndarray],
+    old: tuple[int, int],
+    new: tuple[int, int],
+    top: int,
+    bottom: int,
+) -> np.ndarray:
     firsts, ends = reach(old[0], new[0])
     first, end = int(firsts[top]), int(ends[bottom - 1])
     part = rows(first, end)

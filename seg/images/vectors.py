@@ -13,6 +13,7 @@ image, so that the middle of its first pixel is at (.5, .5).
 import base64
 import io
 import json
+import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -226,7 +227,12 @@ def coco_part(image: np.ndarray, found: Any) -> dict[str, Any]:
                 else [np.ravel(_points(part.outer)).tolist() for part in parts],
             }
         )
-    return {"height": rows, "width": cols, "objects": objects}
+    return {
+        "file_name": os.path.basename(found.source),
+        "height": rows,
+        "width": cols,
+        "objects": objects,
+    }
 
 
 def _counts(labels: np.ndarray, label: int, parts: Polygons) -> dict[str, Any]:
@@ -240,28 +246,29 @@ def _counts(labels: np.ndarray, label: int, parts: Polygons) -> dict[str, Any]:
 def write_coco(
     path: pathlib.Path, parts: Iterable[tuple[str, Mapping[str, Any]]]
 ) -> None:
-    """Writes all images' objects as one COCO data set.
+    """Writes all images' objects as one COCO data set, classes by name.
 
     parts: (name of the image, what `coco_part` made of it).
     """
+    parts = list(parts)
+    names = {one["class"] for _, part in parts for one in part["objects"]}
+    kinds = {name: k for k, name in enumerate(sorted(names), 1)}
     images, annotations = [], []
-    kinds: dict[str, int] = {}
     for i, (name, part) in enumerate(parts, 1):
         images.append(
             {
                 "id": i,
-                "file_name": name,
+                "file_name": part["file_name"] or name,
                 "height": part["height"],
                 "width": part["width"],
             }
         )
         for one in part["objects"]:
-            kind = kinds.setdefault(one["class"], len(kinds) + 1)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": i,
-                    "category_id": kind,
+                    "category_id": kinds[one["class"]],
                     "iscrowd": 0,
                     **{
                         key: one[key]

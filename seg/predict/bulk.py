@@ -269,12 +269,22 @@ class _Job:
         if not {"probabilities", "uncertainty"} & set(self.names):
             found = found.without_map()
         del of
+        kept = {
+            form.file(self.stem)
+            for form in self._forms()
+            if form.by_hand
+            and not ledger.is_own(self.image, form.file(self.stem))
+        }
         ledger.begin(self.image, self.stem)
         files = []
         for form in self._forms():
             files.append(form.file(self.stem))
             path = self.out / files[-1]
-            if form.part:
+            if files[-1] in kept:
+                _LOG.warning(
+                    "%s is left as it is: it was made or changed by hand", path
+                )
+            elif form.part:
                 text = json.dumps(form.part(pixels, found))
                 with write.whole(path) as temporary:
                     temporary.write_text(text, encoding="utf-8")

@@ -152,6 +152,17 @@ class Ledger:
         if str(image) in self._by_source:
             self.add(image, [], {}, stem, [], [], {})
 
+    def is_own(self, image: Path, name: str) -> bool:
+        """Whether a file is absent, or as it was when an image was finished."""
+        path = self.out / name
+        if not path.exists():
+            return True
+        record = self._by_source.get(str(image))
+        if record is None or name not in record["files"]:
+            return False
+        noted = self.folder / f"{record['stem']}.json"
+        return path.stat().st_mtime_ns <= noted.stat().st_mtime_ns
+
     def forget(self, image: Path) -> None:
         """Drops the record of an image: what lies there is not from it."""
         record = self._by_source.pop(str(image), None)

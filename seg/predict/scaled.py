@@ -6,6 +6,7 @@ out, so that memory does not grow with the image.
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -21,10 +22,13 @@ Rows = Callable[[int, int], np.ndarray]
 Place = tuple[int, int, int, int]  # top, bottom, left, right
 
 _LOG = logging.getLogger(__name__)
-_LOOK = 256  # side of a place where the size of objects is looked for, px
+_LOOK = 256  # least side of a place where the size of objects is looked for
+_WIDE = 4  # and how many objects of the training would lie side by side there
 _SMALL = 1024  # an image up to this side is looked at as a whole, px
+_ROWS = 256  # of a strip at the image's own size, at most
 _FEW = 3  # fewer objects tell nothing of their size
 _ALIKE = 2.5  # a size is alike another up to this factor
+_ENLARGED = 4  # times at most that an image is enlarged without being told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,22 +68,18 @@ class View:
                 held, kept = strip, top
             else:
                 held = np.concatenate([held, strip])
-            stop = int(np.searchsorted(ends, kept + len(held), "right"))
-            if stop <= start:
-                continue
-            yield (
-                start,
-                resize.strip(
-                    lambda top, bottom, held=held, kept=kept: held[
-                        top - kept : bottom - kept
-                    ],
-                    self.shape,
-                    self.whole,
+            end = int(np.searchsorted(ends, kept + len(held), "right"))
+
+            def rows(top, bottom, held=held, kept=kept):
+                return held[top - kept : bottom - kept]
+
+            while start < end:
+                stop = min(start + _ROWS, end)
+                yield (
                     start,
-                    stop,
-                ),
-            )
-            start = stop
+                    resize.strip(rows, self.shape, self.whole, start, stop),
+                )
+                start = stop
             if start < self.whole[0]:
                 held = held[firsts[start] - kept :]
                 kept = int(firsts[start])
@@ -128,13 +128,11 @@ def at_first_sight(
     look: the areas of the objects in a place of it, px. It is asked for all of
     a small image, and of a large one for five places.
     """
-    areas = np.concatenate([look(place) for place in _places(shape)])
-    if len(areas) < _FEW:
+    areas = np.concatenate([look(place) for place in _places(shape, trained)])
+    diameter = targets.diameter(areas)
+    if len(areas) < _FEW or 1 / _ALIKE <= diameter / trained <= _ALIKE:
         return 1.0
-    diameter = float(targets.diameter(np.median(areas)))
-    if 1 / _ALIKE <= diameter / trained <= _ALIKE:
-        return 1.0
-    zoom = min(max(trained / diameter, 1 / MOST), MOST)
+    zoom = min(max(trained / diameter, 1 / MOST), _ENLARGED)
     _LOG.info(
         "objects look %.1f px wide, those of the training were %.1f: the image "
         "is seen %.2f times as large",
@@ -145,14 +143,15 @@ def at_first_sight(
     return zoom
 
 
-def _places(shape: tuple[int, int]) -> list[Place]:
+def _places(shape: tuple[int, int], trained: float) -> list[Place]:
     """All of a small image; the middle of a large one and of its quarters."""
     if max(shape) <= _SMALL:
         return [(0, shape[0], 0, shape[1])]
+    side = max(_LOOK, math.ceil(_WIDE * trained))
 
     def part(length: int, share: float) -> tuple[int, int]:
-        start = max(round(length * share) - _LOOK // 2, 0)
-        return start, min(start + _LOOK, length)
+        start = max(round(length * share) - side // 2, 0)
+        return start, min(start + side, length)
 
     shares = [(0.5, 0.5)]
     shares += [(row, col) for row in (0.25, 0.75) for col in (0.25, 0.75)]

@@ -28,8 +28,8 @@ from jax import random
 
 from seg import config
 
-OUTSIDE = {"classes": 255, "labels": 0}
-"""What a mask holds where the image was filled: not annotated, no object."""
+OUTSIDE = {"classes": 255, "labels": -1}
+"""What a mask holds where the image was filled: nobody knows."""
 
 # one uniform number in [0, 1) each; new names go to the end
 _DRAWS = (

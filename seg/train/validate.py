@@ -33,7 +33,10 @@ def on_images(
     check_monitor(config, first)
 
     # images as large as those of the training: nothing to look for
-    as_is = config_lib.replace(config, {"predict.rescale": False})
+    own_size = {"rescale": False, "diameter": None, "pixel_size": None}
+    as_is = config_lib.replace(
+        config, {f"predict.{name}": value for name, value in own_size.items()}
+    )
 
     def evaluate(
         state: step.State, check: Callable[[], None]

@@ -113,6 +113,8 @@ def _differences(
     if not config.data.mean:  # those of the data, which are compared
         measured = {"data.mean": (), "data.std": ()}
         before = config_lib.replace(before, measured)
+    if not config.data.diameter:
+        before = config_lib.replace(before, {"data.diameter": 0.0})
     lines = config_lib.diff(before, config)
     return [line for line in lines if not line.startswith(_FREE)]
 

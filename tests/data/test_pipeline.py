@@ -194,7 +194,7 @@ def test_a_tile_is_cut_from_its_image_and_padded_beyond_it():
             cut = np.s_[row : row + 16, col : col + 16]
             assert batch["image"].dtype == np.uint16
             assert np.array_equal(batch["image"][b][inside], image[cut][inside])
-            for key, outside in (("classes", 255), ("labels", 0)):
+            for key, outside in (("classes", 255), ("labels", -1)):
                 full = np.pad(
                     record[key], [(0, 16), (0, 16)], constant_values=outside
                 )
@@ -334,7 +334,7 @@ def test_without_labels_parts_of_the_foreground_are_the_objects():
     source = in_memory(n=1, labelled=False)
     batch = pipeline.batch_at(source, config, 0)
     assert (batch["classes"] == 1).any((1, 2)).all()
-    assert not batch["labels"].any() and batch["labels"].dtype == np.int32
+    assert (batch["labels"] <= 0).all() and batch["labels"].dtype == np.int32
 
 
 def test_the_gap_is_in_the_batch_and_not_in_the_record():

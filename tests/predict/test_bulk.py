@@ -61,7 +61,10 @@ def test_one_file_for_all_images_is_made_of_their_parts(tmp_path, use):
     run(["in"], "out", use, names)
     assert "coco.json" in files("out") and "rle.csv" in files("out")
     coco = json.loads(pathlib.Path("out/coco.json").read_text())
-    assert [image["file_name"] for image in coco["images"]] == ["a", "b"]
+    assert [image["file_name"] for image in coco["images"]] == [
+        "a.png",
+        "b.png",
+    ]
     n = [tifffile.imread(f"out/{x}_labels.tif").max() for x in ("a", "b")]
     assert len(coco["annotations"]) == sum(n) > 1
     rows = formats.read_table("out/rle.csv")

@@ -1,5 +1,6 @@
 """Claims about several models as one: the mean of their probabilities."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -71,6 +72,7 @@ def test_models_are_named_one_by_one_or_by_their_folder(make_bundle, name):
             bundle.save(one, f"{folder}{key}")
     for key, one in made.items():
         bundle.save(one, f"folds/fold={key}/bundle")
+    pathlib.Path("folds/sweep.json").touch()  # of a sweep
     found = seg.load(name, tta=2).probabilities(IMAGE)
     wanted = mean_of(
         made.values(), predict=config.Predict(tile=32, tta=2), engine="auto"

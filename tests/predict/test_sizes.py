@@ -76,6 +76,32 @@ def test_other_sizes_are_seen_at_that_of_the_training(model, diameter):
     assert np.median(areas) == pytest.approx(np.pi / 4 * diameter**2, rel=0.25)
 
 
+def test_specks_do_not_tell_the_size(model):
+    image, _ = discs(TRAINED, 12, 12)
+    row, col = np.random.default_rng(0).integers(0, len(image), (2, 400))
+    for pixels, most in ((image, 1), (np.zeros_like(image), 4)):
+        pixels[row, col] = 255
+        zoom = use(model).zoom(
+            lambda a, b, p=pixels: p[a:b, :, None],
+            pixels.shape,
+            normalize.measure(pixels[..., None]),
+        )
+        assert 1 <= zoom <= most
+
+
+@pytest.mark.parametrize("shift", [0, 37, 71])
+def test_large_objects_of_the_trained_size_stay_as_they_are(model, shift):
+    data = dataclasses.replace(model.config.data, diameter=200.0)
+    large = dataclasses.replace(
+        model, config=dataclasses.replace(model.config, data=data)
+    )
+    image, _ = discs(200.0, 6, 7)
+    image = np.roll(image, (shift, 2 * shift), (0, 1))
+    stats = normalize.measure(image[..., None])
+    zoom = use(large).zoom(lambda a, b: image[a:b, :, None], image.shape, stats)
+    assert zoom == 1
+
+
 def test_of_a_large_image_five_places_tell(model):
     image, n = discs(40.0, n_rows=14, n_cols=22)
     assert max(image.shape) > 1024

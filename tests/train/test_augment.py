@@ -248,12 +248,13 @@ def test_the_resampling_equals_scipys():
             )  # fmt: skip
             np.testing.assert_allclose(result[b, ..., c], true, atol=1e-4)
         true = ndimage.affine_transform(
-            masks["labels"][b], matrix, offset, order=0, mode="grid-constant"
-        )
+            masks["labels"][b], matrix, offset, order=0, mode="grid-constant",
+            cval=-1,
+        )  # fmt: skip
         assert (moved["labels"][b] == true).mean() > 0.99
 
 
-def test_beyond_the_tile_lie_fill_no_annotation_and_no_object():
+def test_beyond_the_tile_lies_fill_and_nobody_knows_what():
     image = np.ones((4, 16, 16, 1))
     masks = {
         "classes": np.ones((4, 16, 16), np.uint8),
@@ -267,7 +268,7 @@ def test_beyond_the_tile_lie_fill_no_annotation_and_no_object():
     beyond = np.ones((4, 16, 16), bool)
     beyond[:, 4:12, 4:12] = False
     np.testing.assert_array_equal(moved["classes"], np.where(beyond, 255, 1))
-    np.testing.assert_array_equal(moved["labels"], np.where(beyond, 0, 70000))
+    np.testing.assert_array_equal(moved["labels"], np.where(beyond, -1, 70000))
     assert (result[..., 0][beyond] == -0.25).all()
     assert (result[:, 5:11, 5:11] == 1).all()
 

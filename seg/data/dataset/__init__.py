@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from seg import config as config_lib
-from seg.data import layouts, pieces, places, records
+from seg.data import layouts, pieces, places, records, split
 from seg.data.dataset import build
 
 _log = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ def _build(
             "stamp": stamp,
             "splits": index,
             "overlaps": overlaps,
+            "exclude": split.excluded(config.data.exclude),
             "config": records.stored(config),
         }
         (partial / _INDEX).write_text(json.dumps(about, indent=1))

@@ -20,7 +20,7 @@ def target(labels, kind: str):
     apart. "interior": 1 in all of an object but a rim of two pixels.
 
     labels: int [B, H, W], 0 background; whatever lies beside an object is its
-    border, but the tile's end is not.
+    border, but the tile's end is not, nor what is negative, which nobody knows.
     """
     depth = jnp.sqrt(_depth2(labels))
     if kind == "interior":
@@ -40,12 +40,13 @@ def _depth2(labels):
     far = jnp.float32(_DEEP**2 + _DEEP)
     along = jnp.full(labels.shape, far)
     for offset, other in _beside(labels, 2):
-        along = jnp.where(other != labels, jnp.minimum(along, offset**2), along)
+        ends = (other != labels) & (other >= 0)
+        along = jnp.where(ends, jnp.minimum(along, offset**2), along)
     found = along
     for (offset, other), (_, there) in zip(
         _beside(labels, 1), _beside(along, 1), strict=True
     ):
-        ends = jnp.where(other == labels, there, 0)
+        ends = jnp.where(other == labels, there, jnp.where(other < 0, far, 0))
         found = jnp.minimum(found, ends + offset**2)
     return found
 

@@ -58,6 +58,16 @@ def test_the_interior_leaves_out_a_rim():
     np.testing.assert_array_equal(target(labels, "interior"), wanted)
 
 
+def test_what_nobody_knows_is_no_border():
+    labels = drawn(1)
+    hidden = labels.copy()
+    hidden[:, 40:] = hidden[35:] = -1
+    found = target(hidden)
+    assert not found[hidden < 0].any()
+    # as if the tile ended there
+    np.testing.assert_array_equal(found[:35, :40], target(labels[:35, :40]))
+
+
 def test_images_of_a_batch_do_not_see_each_other():
     batch = np.stack([drawn(seed) for seed in range(4)]).astype(np.int32)
     together = _jitted("distance")(batch)
