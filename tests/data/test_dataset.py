@@ -404,3 +404,22 @@ def test_folds_are_prepared_side_by_side(tmp_path, drawn):
         validated += found.splits["val"]
     assert sorted(validated) == sorted(pool)
     assert dataset.open(config).splits == whole.splits
+
+
+def test_records_know_whom_they_left_out(raw, tmp_path):
+    config = folder_config(raw)
+    listed = tmp_path / "gone.txt"
+    listed.write_text("im0")
+    less = config_lib.replace(config, {"data.exclude": str(listed)})
+    first = dataset.prepare(less, progress=False)
+    every = {name for names in first.splits.values() for name in names}
+    assert not any("im0" in name for name in every)
+    listed.write_text("im0\nim1")
+    with pytest.raises(config_lib.UserError, match="not prepared"):
+        dataset.open(less)
+    second = dataset.prepare(less, progress=False)
+    every = {name for names in second.splits.values() for name in names}
+    assert not any("im1" in name for name in every)
+    assert dataset.open(less).splits == second.splits
+    listed.write_text("im0")
+    assert dataset.open(less).splits == first.splits

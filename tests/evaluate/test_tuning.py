@@ -59,6 +59,16 @@ def test_the_threshold_and_the_least_area_that_score_best_are_chosen(use):
     assert len(tried) == len(set(tried))
 
 
+def test_of_an_error_the_least_is_best(use):
+    images = [seen(seed, 0.4) for seed in range(3)]
+    found = tuning.tune(use, images, "count_error")
+    errors = [row["count_error"] for row in found.rows]
+    scored = tuning.score(use, images, found.predict, intervals=False)
+    assert scored.metrics["val/count_error"] == min(errors) < errors[0]
+    with pytest.raises(config.ConfigError, match="after they are chosen"):
+        tuning.tune(use, images, "ece")
+
+
 def test_where_all_score_alike_the_model_keeps_its_own(use):
     empty = seen(0, 0.1)
     record = empty.record | {

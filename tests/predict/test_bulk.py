@@ -81,6 +81,22 @@ def test_one_file_for_all_images_is_made_of_their_parts(tmp_path, use):
     assert json.loads(pathlib.Path("out/coco.json").read_text()) == coco
 
 
+def test_what_was_corrected_by_hand_stays(tmp_path, use, caplog):
+    for name in ("a", "b", "c"):
+        draw(tmp_path / "in" / f"{name}.png")
+    pathlib.Path("out").mkdir()
+    pathlib.Path("out/c.json").write_text("made by hand")
+    run(["in"], "out", use, ("labelme",))
+    assert pathlib.Path("out/c.json").read_text() == "made by hand"
+    assert "out/c.json is left as it is" in caplog.text
+    made = pathlib.Path("out/a.json").read_text()
+    pathlib.Path("out/b.json").write_text("corrected")
+    outcome = run(["in"], "out", use, ("labelme", "csv"), {"model": "b"})
+    assert outcome.n_done == 3
+    assert pathlib.Path("out/b.json").read_text() == "corrected"
+    assert pathlib.Path("out/a.json").read_text() == made
+
+
 def test_images_are_listed_the_most_doubtful_first(tmp_path, use):
     for name in ("a", "b", "c"):
         draw(tmp_path / "in" / f"{name}.png", (40, 50 + 9 * (name == "b")))

@@ -617,3 +617,17 @@ def test_mobilenets_weights_stay_as_keras_saved_them(tiles):
     after = [v for vs in kept.keras_layers().values() for v in vs]
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a[...], b[...])
+
+
+def test_what_was_measured_of_the_data_is_no_other_config(tiles):
+    knobs = {"model__objects": "distance", "train__steps": 2}
+    train(tiles=tiles, **knobs)
+    kept = config.from_json((PATH / "config.json").read_text())
+    assert 2 < kept.data.diameter < 48
+    assert bundle.load(PATH / "bundle").config.data.diameter == (
+        kept.data.diameter
+    )
+    (PATH / "done").unlink()  # stopped after the last step
+    train(tiles=tiles, **knobs)
+    assert (PATH / "done").exists()
+    refused("data.diameter", tiles=tiles, **knobs, data__diameter=33.0)
