@@ -96,6 +96,12 @@ class Predictor:
         config = bundle.config
         if predict is not None:
             config = dataclasses.replace(config, predict=predict)
+        if others and config.predict.calibration:
+            _LOG.warning(
+                "probabilities of objects are means: predict.calibration is of "
+                "one model, not of the mean of several"
+            )
+            config = config_lib.replace(config, {"predict.calibration": ()})
         self.config = config_lib.check(_able(config))
         scaled.known_zoom(self.config)  # or it is refused
         self.classes = config.classes

@@ -82,6 +82,17 @@ def test_models_are_named_one_by_one_or_by_their_folder(make_bundle, name):
     assert bundle.digest(one) == bundle.digest(made["a"])
 
 
+def test_the_calibration_of_one_model_is_not_that_of_the_mean(
+    make_bundle, caplog
+):
+    first = make_bundle(0, predict__calibration=(2.0, -3.0))
+    both = predictor.Predictor(first, engine="jax", others=[make_bundle(1)])
+    assert both.config.predict.calibration == ()
+    assert "of one model" in caplog.text
+    alone = predictor.Predictor(first, engine="jax")
+    assert alone.config.predict.calibration == (2.0, -3.0)
+
+
 def test_a_name_with_a_comma_in_it_is_one_model(make_bundle):
     bundle.save(make_bundle(), "a,b")
     assert len(seg.load("a,b").bundles) == 1
