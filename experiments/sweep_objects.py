@@ -3,6 +3,9 @@
 X=experiments/sweep_objects.py
 python -m launch.prepare --experiment=$X --data.path=dsb2018_stardist.zip
 python -m launch.sweep --experiment=$X --evaluate
+
+Two CPU cores, 18 min: pooled AP@0.5 on the test from .096 (closing of 29 px) by
+.555 (components) to .737 (watershed of the shape).
 """
 
 from seg import config

@@ -4,6 +4,9 @@ X=experiments/sweep_splits.py
 python -m launch.prepare --experiment=$X --data.path=dsb2018_stardist.zip
 python -m launch.sweep --experiment=$X --evaluate
 
+Two CPU cores, 6 min: Dice of validation .924, leaking .945; of the test .920
+and .915.
+
 With `tiles`, parts of one image train and validate (arXiv:1907.03576 did so);
 the 50 test images are the same. What validation promises beyond what the test
 keeps is the leak.
