@@ -2,7 +2,10 @@
 
 X=experiments/sweep_optimisers.py
 python -m launch.prepare --experiment=$X --data.path=dsb2018_stardist.zip
-python -m launch.sweep --experiment=$X --evaluate
+python -m launch.sweep --experiment=$X --evaluate --jobs=2
+
+Two CPU cores, 22 min: Dice of validation from .917 (SGD, .05, cosine) to .926
+(SGD with gradients of unit norm, constant).
 
 The last ones are those of arXiv:1907.03576: gradients of unit norm, Nesterov's
 momentum, cosine, averaged weights at the end.
