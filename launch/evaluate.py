@@ -19,6 +19,7 @@ Exit status: 0 done, 2 bad input.
 import dataclasses
 import pathlib
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from absl import flags
@@ -28,6 +29,7 @@ from seg import config as config_lib
 from seg import flags as seg_flags
 
 if typing.TYPE_CHECKING:
+    from seg.data import records
     from seg.evaluate import tuning
     from seg.predict import bundle, predictor
 
@@ -44,7 +46,7 @@ def define() -> None:
     flags.DEFINE_enum("split", "test", ["train", "val", "test"], "which images")
     flags.DEFINE_bool("baseline", True, "score Otsu's threshold beside it")
     flags.DEFINE_bool("tune", False, "choose settings by --split=val, for good")
-    flags.DEFINE_string("monitor", "ap_mean", "score that --tune makes largest")
+    flags.DEFINE_string("monitor", "ap_mean", "score that --tune makes best")
 
 
 def main(argv: list[str]) -> int:
@@ -89,12 +91,14 @@ def main(argv: list[str]) -> int:
             f"{out}: cannot be written ({error.strerror}); choose another --out"
         ) from error
 
-    images = (data.read(split, i) for i in range(data.n(split)))
+    def images() -> Iterator["records.Record"]:
+        return (data.read(split, i) for i in range(data.n(split)))
+
     seen = (
         tuning.Seen(
             record, predict.probabilities(record["image"], record["stats"])
         )
-        for record in images
+        for record in images()
     )
     settings = predict.config.predict
     if FLAGS.tune:
@@ -112,8 +116,7 @@ def main(argv: list[str]) -> int:
     table = {config.model.name: scores}
     if FLAGS.baseline:
         for name, otsu in baseline.BASELINES.items():
-            images = (data.read(split, i) for i in range(data.n(split)))
-            table[name] = report.evaluate(otsu, images, config.classes, split)
+            table[name] = report.evaluate(otsu, images(), config.classes, split)
     print(report.summary(table))
     print(f"overlays, objects and scores are in {out}")
     if workdir is not None:
@@ -161,11 +164,9 @@ def _tuned(
 
     chosen = tuning.tune(use, seen, FLAGS.monitor)
     formats.write_table(out / "tried.csv", chosen.rows, list(chosen.rows[0]))
-    least = FLAGS.monitor.endswith("error")
-    best = (min if least else max)(row[FLAGS.monitor] for row in chosen.rows)
     about = {
         "images": len(seen),
-        f"val/{FLAGS.monitor}": best,
+        f"val/{FLAGS.monitor}": chosen.value,
         "calibration error": chosen.after,
     }
     bundle.settle(folder, use.bundle, chosen.predict, {"tuned": about})
@@ -175,7 +176,7 @@ def _tuned(
             print(f"predict.{name}: {getattr(before, name)} -> {value}")
     print(
         f"val/{FLAGS.monitor}: {chosen.rows[0][FLAGS.monitor]:.4f} -> "
-        f"{best:.4f} (the best of {len(chosen.rows)} settings)\n"
+        f"{chosen.value:.4f} (the best of {len(chosen.rows)} settings)\n"
         f"calibration error: {chosen.before:.3f} -> {chosen.after:.3f} (fitted "
         "on one half of the images, measured on the other)"
     )

@@ -152,12 +152,8 @@ def write_all(
     objects: Sequence[Mapping[str, Any]],
     gallery: Gallery,
     matchings: Sequence[matching.Matching],
-    outcome: np.ndarray,
 ) -> dict[pathlib.Path, str]:
-    """Writes the files of the module; {path: folder of the artifact}.
-
-    outcome: of all objects found, see `calibration`.
-    """
+    """Writes the files of the module; {path: folder of the artifact}."""
     files = {}
 
     def path(name: str) -> pathlib.Path:
@@ -170,7 +166,7 @@ def write_all(
             plots.overlay(path(f"overlays/{name}.png"), **entry)
         if matchings:
             _ap_curve(path("curves/ap.png"), report, matchings)
-        if len(outcome):
+        if len(outcome := calibration.pooled(report.outcomes)):
             plots.reliability(
                 path("curves/reliability.png"),
                 calibration.reliability(outcome),

@@ -35,6 +35,11 @@ def outcomes(
     return np.array(rows, float).reshape(-1, 2)
 
 
+def pooled(by_image: Sequence[np.ndarray]) -> np.ndarray:
+    """The outcomes of several images together, of none too: [N, 2]."""
+    return np.concatenate([np.zeros((0, 2)), *by_image])
+
+
 def fit(outcome: np.ndarray) -> tuple[float, float]:
     """Slope and offset of `predict.calibration`, of outcomes [N, 2].
 
@@ -74,14 +79,10 @@ def error(outcome: np.ndarray) -> float:
     The mean over objects of |mean probability - share that is right| in ten
     bins of equally many objects.
     """
-    curve = reliability(outcome)
-    n, probability, share = curve.T
-    total = n.sum()
-    return (
-        float(np.sum(n * np.abs(probability - share)) / total)
-        if total
-        else np.nan
-    )
+    if not len(outcome):
+        return np.nan
+    n, probability, share = reliability(outcome).T
+    return float(np.average(np.abs(probability - share), weights=n))
 
 
 def reliability(outcome: np.ndarray) -> np.ndarray:
@@ -99,10 +100,7 @@ def crossed(by_image: Sequence[np.ndarray]) -> tuple[float, float]:
     """
     errors = []
     for first in (0, 1):
-        own, other = (
-            np.concatenate([np.zeros((0, 2)), *by_image[k::2]])
-            for k in (first, 1 - first)
-        )
+        own, other = (pooled(by_image[k::2]) for k in (first, 1 - first))
         if not (len(own) and len(other)):
             return np.nan, np.nan
         fitted = other.copy()

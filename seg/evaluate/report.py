@@ -44,6 +44,7 @@ class Report:
     rows : scores by image, with `artifacts.IMAGE_FIELDS`.
     files : what was written, as {path: folder of the artifact}.
     settings : what the scores were measured with, JSON values.
+    outcomes : of the objects of each image, see `calibration`.
     """
 
     split: str
@@ -52,6 +53,7 @@ class Report:
     rows: list[dict[str, Any]]
     files: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    outcomes: list[np.ndarray] = dataclasses.field(default_factory=list)
 
     def summary(self, names: Sequence[str] | None = None) -> str:
         """A table of scores in Markdown; by default of all of them."""
@@ -98,7 +100,7 @@ def evaluate(
     for record in records:
         found = predict(record)
         truth = record["classes"]
-        labels, true_labels = annotated(record, found)
+        labels, true_labels = _annotated(record, found)
         matched = None
         if true_labels is not None:
             matched = matching.match(true_labels, labels)
@@ -117,8 +119,7 @@ def evaluate(
             "with a larger share for it"
         )
     scores, bounds = _scores(rows, counts, matchings, class_names, intervals)
-    outcome = np.concatenate([np.zeros((0, 2)), *outcomes])
-    if len(outcome):
+    if len(outcome := calibration.pooled(outcomes)):
         scores["ece"] = calibration.error(outcome)
     report = Report(
         split,
@@ -126,10 +127,11 @@ def evaluate(
         {f"{split}/{name}": pair for name, pair in bounds.items()},
         rows,
         settings=settings or {},
+        outcomes=outcomes,
     )
     if folder is not None:
         files = artifacts.write_all(
-            pathlib.Path(folder), report, objects, gallery, matchings, outcome
+            pathlib.Path(folder), report, objects, gallery, matchings
         )
         report = dataclasses.replace(report, files=files)
     return report
@@ -187,7 +189,7 @@ def _cell(value: float, bounds: tuple[float, float] | None) -> str:
     return f"{value:.3f} ({bounds[0]:.3f} to {bounds[1]:.3f})"
 
 
-def annotated(
+def _annotated(
     record: Mapping[str, Any], found: Any
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(labels, true labels) where annotated, 0 elsewhere.

@@ -67,12 +67,14 @@ class Chosen:
     Parameters
     ----------
     predict : the best settings.
-    rows : all that were tried, with their scores.
+    value : their score.
+    rows : all that were tried, with their scores, the model's own first.
     before, after : calibration errors of the mean probability and of
         `predict.calibration`, see `calibration.crossed`; NaN without objects.
     """
 
     predict: config_lib.Predict
+    value: float
     rows: list[dict[str, Any]]
     before: float
     after: float
@@ -86,14 +88,19 @@ def tune(
     monitor: a score without its split, the least of an error. Raises
     ConfigError for one that there is not.
     """
+    if monitor == "ece":
+        raise config_lib.ConfigError(
+            "--monitor=ece; objects are calibrated after they are chosen"
+        )
     predict, rows = _best(use, seen, monitor)
-    by_image = _outcomes(use, seen, predict)
-    everything = np.concatenate([np.zeros((0, 2)), *by_image])
+    found = score(use, seen, predict, intervals=False)
+    value, by_image = _value(found, monitor), found.outcomes
+    everything = calibration.pooled(by_image)
     if not len(everything):
-        return Chosen(predict, rows, np.nan, np.nan)
+        return Chosen(predict, value, rows, np.nan, np.nan)
     how = calibration.fit(everything)
     predict = dataclasses.replace(predict, calibration=how)
-    return Chosen(predict, rows, *calibration.crossed(by_image))
+    return Chosen(predict, value, rows, *calibration.crossed(by_image))
 
 
 def _best(
@@ -115,6 +122,7 @@ def _best(
             rows.append({**tried, monitor: known[predict]})
         return known[predict]
 
+    better = min if config_lib.Train(monitor=monitor).lower_is_better else max
     best = dataclasses.replace(use.config.predict, calibration=())
     value(best)
     for _ in range(_ROUNDS):
@@ -123,8 +131,7 @@ def _best(
             tried = [
                 dataclasses.replace(best, **{name: one}) for one in _GRIDS[name]
             ]
-            choose = min if monitor.endswith("error") else max
-            best = choose([best, *tried], key=value)
+            best = better([best, *tried], key=value)
         if best == before:
             break
     return best, rows
@@ -132,32 +139,9 @@ def _best(
 
 def _value(found: report.Report, monitor: str) -> float:
     name = f"{found.split}/{monitor}"
-    if monitor == "ece":  # of what is then calibrated anyway
-        raise config_lib.ConfigError(
-            "--monitor=ece; objects are calibrated after they are chosen"
-        )
     if name not in found.metrics:
         names = [known.partition("/")[2] for known in found.metrics]
         raise config_lib.ConfigError(
             config_lib.unknown("--monitor", monitor, names)
         )
     return found.metrics[name]
-
-
-def _outcomes(
-    use: predictor.Predictor,
-    seen: Sequence[Seen],
-    predict: config_lib.Predict,
-) -> list[np.ndarray]:
-    """`calibration.outcomes` of each image whose objects are known."""
-    found = []
-    for one in seen:
-        record = one.record
-        if record["labels"] is None:
-            continue
-        objects = use.objects(
-            record["image"], one.channels, record["id"], predict
-        )
-        labels, true_labels = report.annotated(record, objects)
-        found.append(calibration.outcomes(objects, true_labels, labels))
-    return found

@@ -39,30 +39,27 @@ def strip(
     rows(top, bottom): rows of the image, [h, W, C], of which it takes few at a
     time; old, new: (H, W).
     """
+    down, across = (_weights(*sides) for sides in zip(old, new, strict=True))
+    firsts, ends = reach(old[0], new[0])
     n = max(1, _PIXELS * new[0] // (old[0] * old[1]))
-    parts = [
-        _strip(rows, old, new, start, min(start + n, bottom))
-        for start in range(top, bottom, n)
-    ]
+    parts = []
+    for start in range(top, bottom, n):
+        stop = min(start + n, bottom)
+        first, end = int(firsts[start]), int(ends[stop - 1])
+        seen = down[start:stop, first:end]
+        parts.append(_product(seen, across, rows(first, end)))
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
-def _strip(
-    rows: Callable[[int, int], np.ndarray],
-    old: tuple[int, int],
-    new: tuple[int, int],
-    top: int,
-    bottom: int,
+def _product(
+    down: sparse.csr_array, across: sparse.csr_array, part: np.ndarray
 ) -> np.ndarray:
-    firsts, ends = reach(old[0], new[0])
-    first, end = int(firsts[top]), int(ends[bottom - 1])
-    part = rows(first, end)
-    weights = _weights(old[0], new[0])[top:bottom, first:end]
-    n_rows, n_channels = bottom - top, part.shape[2]
-    found = weights @ part.reshape(end - first, -1).astype(np.float32)
-    found = found.reshape(n_rows, old[1], n_channels).transpose(1, 0, 2)
-    found = _weights(old[1], new[1]) @ found.reshape(old[1], -1)
-    found = found.reshape(new[1], n_rows, n_channels).transpose(1, 0, 2)
+    """An image [H, W, C] with the weights of its rows and of its columns."""
+    (n_rows, _), (n_cols, width) = down.shape, across.shape
+    found = down @ part.reshape(len(part), -1).astype(np.float32)
+    found = found.reshape(n_rows, width, -1).transpose(1, 0, 2)
+    found = across @ found.reshape(width, -1)
+    found = found.reshape(n_cols, n_rows, -1).transpose(1, 0, 2)
     if np.issubdtype(part.dtype, np.integer):
         found = np.rint(found)
     return np.ascontiguousarray(found.astype(part.dtype))

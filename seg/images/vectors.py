@@ -12,7 +12,6 @@ image, so that the middle of its first pixel is at (.5, .5).
 
 import base64
 import io
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +35,7 @@ def write_geojson(path: pathlib.Path, image: np.ndarray, found: Any) -> None:
     """Writes a FeatureCollection, a feature an object, as QuPath reads it."""
     polygons = outlines.of_labels(found.labels)
     features = [_feature(row, polygons[row["label"]]) for row in found.table]
-    _json(path, {"type": "FeatureCollection", "features": features})
+    write.write_json(path, {"type": "FeatureCollection", "features": features})
 
 
 def _feature(row: Mapping[str, Any], polygons: Polygons) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def write_labelme(path: pathlib.Path, image: np.ndarray, found: Any) -> None:
         "imagePath": found.source,
         "imageData": None, "imageHeight": rows, "imageWidth": cols,
     }  # fmt: skip
-    _json(path, about)
+    write.write_json(path, about)
 
 
 def _inset(ring: np.ndarray) -> np.ndarray:
@@ -283,7 +282,7 @@ def write_coco(
         "annotations": annotations,
         "categories": categories,
     }
-    _json(path, about)
+    write.write_json(path, about)
 
 
 def rle_part(image: np.ndarray, found: Any) -> list[str]:
@@ -307,8 +306,3 @@ def rle_rows(
         for name, every in parts
         for lengths in (every or [""])
     ]
-
-
-def _json(path: pathlib.Path, content: Any) -> None:
-    with write.whole(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -6,6 +6,7 @@ is complete, so that a killed or failed process leaves the old file or none.
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import re
@@ -98,14 +99,7 @@ def write_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
     """Writes instance ids [H, W] as TIFF, uint16, or uint32 where needed."""
     largest = int(labels.max(initial=0))
     kind = np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32
-    with whole(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            labels.astype(kind),
-            compression="zlib",
-            photometric="minisblack",
-            metadata={"axes": "YX"},
-        )
+    _write_tiff(path, labels.astype(kind), "YX")
 
 
 def write_classes(path: str | os.PathLike[str], classes: np.ndarray) -> None:
@@ -117,28 +111,16 @@ def write_probabilities(
     path: str | os.PathLike[str], probabilities: np.ndarray
 ) -> None:
     """Writes [H, W, K] as float32 TIFF, one page a class (axes CYX)."""
-    with whole(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            np.moveaxis(probabilities, -1, 0).astype(np.float32),
-            compression="zlib",
-            photometric="minisblack",
-            metadata={"axes": "CYX"},
-        )
+    _write_tiff(
+        path, np.moveaxis(probabilities, -1, 0).astype(np.float32), "CYX"
+    )
 
 
 def write_uncertainty(
     path: str | os.PathLike[str], probabilities: np.ndarray
 ) -> None:
     """Writes `uncertainty` of [H, W, K] as float32 TIFF [H, W]."""
-    with whole(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            uncertainty(probabilities),
-            compression="zlib",
-            photometric="minisblack",
-            metadata={"axes": "YX"},
-        )
+    _write_tiff(path, uncertainty(probabilities), "YX")
 
 
 def uncertainty(probabilities: np.ndarray) -> np.ndarray:
@@ -152,6 +134,25 @@ def uncertainty(probabilities: np.ndarray) -> np.ndarray:
         p = np.concatenate([1 - p, p], -1)
     found = special.entr(np.clip(p, 0, 1)).sum(-1) / np.log(p.shape[-1])
     return np.minimum(found, 1).astype(np.float32)
+
+
+def _write_tiff(
+    path: str | os.PathLike[str], array: np.ndarray, axes: str
+) -> None:
+    with whole(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            array,
+            compression="zlib",
+            photometric="minisblack",
+            metadata={"axes": axes},
+        )
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes JSON values."""
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray) -> None:

@@ -13,7 +13,6 @@ An image that cannot be used does not stop the others: it is listed in
 import contextlib
 import dataclasses
 import glob
-import json
 import logging
 import math
 import os
@@ -285,9 +284,7 @@ class _Job:
                     "%s is left as it is: it was made or changed by hand", path
                 )
             elif form.part:
-                text = json.dumps(form.part(pixels, found))
-                with write.whole(path) as temporary:
-                    temporary.write_text(text, encoding="utf-8")
+                write.write_json(path, form.part(pixels, found))
             else:
                 form.write(path, pixels, found)
         self._note(ledger, state, files, found.table, about)
