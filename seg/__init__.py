@@ -18,7 +18,7 @@ The rooms follow an image; imports go down this list's floors, never up:
     floor 4   evaluate    objects and truth -> numbers and pictures
               serve       prediction behind MLflow
     floor 5   train       batches -> a trained model
-    floor 6   __main__    the command `seg`; flags; launch/ beside the package
+    floor 6   commands    those of `seg`; flags; launch/ beside the package
 
 Importing `seg` imports nothing else: what a call needs is loaded by the call.
 """

@@ -221,6 +221,22 @@ def no_arguments(argv: list[str]) -> None:
         )
 
 
+def arguments(argv: list[str], *names: str) -> list[str]:
+    """What stands beside the flags; ConfigError if not one for each name."""
+    if len(argv) != len(names):
+        raise config_lib.ConfigError(
+            f"{len(argv)} arguments; give {' '.join(names)}"
+        )
+    return argv
+
+
+def given(flag: str, value: str) -> str:
+    """The value of a flag; ConfigError, saying --flag=VALUE, without it."""
+    if not FLAGS[flag].value:
+        raise config_lib.ConfigError(f"no --{flag}; give --{flag}={value}")
+    return FLAGS[flag].value
+
+
 def run(
     main: Callable[[list[str]], int | None],
     argv: list[str] | None = None,

@@ -1,0 +1,153 @@
+"""seg predict INPUT... --model=MODEL --out=DIR
+
+Segments images. INPUT is a file, a folder or a glob. For each image:
+<stem>_labels.tif, <stem>_overlay.png and what else --formats names; for
+all: objects.csv. The same command, run again, skips what is finished.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import typing
+from collections.abc import Callable, Iterable, Sequence
+
+from absl import flags as absl_flags
+
+import seg
+from seg import config as config_lib
+from seg import flags
+
+if typing.TYPE_CHECKING:
+    from seg.predict import bulk
+    from seg.predict.predictor import Predictor
+
+FLAGS = absl_flags.FLAGS
+
+
+def define() -> None:
+    """Registers the flags of this command."""
+    absl_flags.DEFINE_string(
+        "model",
+        None,
+        "name, folder or URI of the model; of several, with commas between, "
+        "the mean",
+    )
+    absl_flags.DEFINE_string("out", None, "folder for the results")
+    absl_flags.DEFINE_string(
+        "formats",
+        "labels,overlay,csv",
+        "what to write: labels, classes, overlay, boxes, crops, "
+        "probabilities, uncertainty, omezarr, geojson (QuPath), roi (Fiji), "
+        "labelme, coco, rle (Kaggle), csv; images = a row an image, the one "
+        "most worth labelling first",
+    )
+    absl_flags.DEFINE_string(
+        "engine", "auto", "what runs the network: auto, jax, onnx or openvino"
+    )
+    absl_flags.DEFINE_bool("overwrite", False, "do finished images again")
+    absl_flags.DEFINE_string(
+        "select", "", "plane of a stack, as Z=3 or Z=3,T=0"
+    )
+    flags.define(("predict",), experiment=False, default="the model's")
+    for name in ("diameter", "pixel_size"):
+        absl_flags.DEFINE_alias(name, f"predict.{name}")
+
+
+def main(inputs: list[str]) -> int:
+    """Segments images; returns the exit status."""
+    from seg.images import formats
+    from seg.predict import bulk, bundle, engine, ensemble, scaled
+    from seg.train import stop
+
+    if not inputs:
+        raise config_lib.UserError("no INPUT; give files, folders or globs")
+    names = FLAGS.formats.replace(" ", "").split(",")
+    for name in names:
+        if name not in formats.FORMATS:
+            raise config_lib.UserError(
+                config_lib.unknown("format", name, formats.FORMATS)
+            )
+    out = pathlib.Path(flags.given("out", "DIR")).expanduser().absolute()
+    folders = seg.find_all(flags.given("model", "MODEL"))
+    images = bulk.expand(inputs, out)
+    models = [bundle.load(folder) for folder in folders]
+    config = config_lib.replace(models[0].config, flags.overrides())
+    scaled.known_zoom(config_lib.check(config))  # or it is refused
+    settings = {
+        "seg": seg.__version__,
+        "model": ensemble.digest(models),
+        "engine": engine.identity(FLAGS.engine),
+        "predict": dataclasses.asdict(config.predict),
+    }
+    with stop.Signals() as signals:
+
+        def predictor() -> "Predictor":
+            from seg.predict import predictor
+
+            return predictor.kept(
+                folders,
+                models,
+                predict=config.predict,
+                engine=FLAGS.engine,
+                on_batch=signals.check,
+            )
+
+        try:
+            outcome = bulk.run(
+                images,
+                out,
+                names,
+                settings,
+                predictor,
+                overwrite=FLAGS.overwrite,
+                select=FLAGS.select,
+                progress=lambda items: _progress(items, signals.check),
+                check=signals.check,
+            )
+        except stop.Interrupted as error:
+            raise flags.Stopped(
+                f"{error}; finished images are saved, the same command goes "
+                "on from there"
+            ) from error
+    return _report(outcome, out)
+
+
+def _progress(
+    images: Sequence[pathlib.Path], check: Callable[[], None]
+) -> Iterable[pathlib.Path]:
+    """The images, with a bar on a terminal, until a signal comes."""
+    shown: Iterable[pathlib.Path] = images
+    if sys.stderr.isatty():
+        try:
+            import tqdm
+        except ImportError:  # a bar is not worth a failure
+            pass
+        else:
+            shown = tqdm.tqdm(images, unit="image")
+    for image in shown:
+        check()
+        yield image
+
+
+def _report(outcome: "bulk.Outcome", out: pathlib.Path) -> int:
+    """Says what became of the images; returns the exit status."""
+    n_failed = len(outcome.failures)
+    if n_failed and not outcome.n_done + outcome.n_skipped:
+        path, reason = outcome.failures[0]
+        if not reason.startswith(str(path)):
+            reason = f"{path}: {reason}"
+        if n_failed > 1:
+            reason = f"all {n_failed} images failed, as {reason}"
+        raise config_lib.UserError(reason)
+    again = (
+        f", {outcome.n_skipped} finished before" if outcome.n_skipped else ""
+    )
+    print(f"{outcome.n_done} segmented{again}: {out}")
+    if not n_failed:
+        return flags.DONE
+    print(
+        f"warning: {n_failed} of {outcome.n_images} images failed, see "
+        f"{out / 'failures.csv'}; the first: {outcome.failures[0][1]}",
+        file=sys.stderr,
+    )
+    return flags.SOME_FAILED
