@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command, a module of `seg.commands`; exits with its status."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
-        print(inspect.cleandoc(__doc__))
+        flags.show(inspect.cleandoc(__doc__))
         sys.exit(flags.DONE if argv else flags.BAD_INPUT)
     if argv[0] == "--version":
         print(seg.__version__)

@@ -254,7 +254,7 @@ def run(
         asked = set(itertools.takewhile(lambda word: word != "--", argv[1:]))
         if asked & _HELP:
             about = about or inspect.cleandoc(main.__globals__["__doc__"] or "")
-            _print(about, *_help(main.__module__))
+            show(about, *_help(main.__module__))
             sys.exit(DONE)
         sys.exit(main(_parsed(argv)) or DONE)
     except config_lib.UserError as error:
@@ -336,10 +336,11 @@ def _help(module: str) -> Iterator[str]:
             yield _line(path, FLAGS[path].help)
 
 
-def _print(*lines: str) -> None:
+def show(*lines: str) -> None:
+    """Prints lines, to whom may have seen enough, as `head` has."""
     try:
         print(*lines, sep="\n", flush=True)
-    except BrokenPipeError:  # `head` has seen enough
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
