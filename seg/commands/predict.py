@@ -38,8 +38,8 @@ def define() -> None:
         "labels,overlay,csv",
         "what to write: labels, classes, overlay, boxes, crops, "
         "probabilities, uncertainty, omezarr, geojson (QuPath), roi (Fiji), "
-        "labelme, coco, rle (Kaggle), csv; images = a row an image, the one "
-        "most worth labelling first",
+        "labelme, coco, rle (Kaggle), csv, parquet; images = a row an image, "
+        "the one most worth labelling first",
     )
     absl_flags.DEFINE_string(
         "engine", "auto", "what runs the network: auto, jax, onnx or openvino"
@@ -61,12 +61,7 @@ def main(inputs: list[str]) -> int:
 
     if not inputs:
         raise config_lib.UserError("no INPUT; give files, folders or globs")
-    names = FLAGS.formats.replace(" ", "").split(",")
-    for name in names:
-        if name not in formats.FORMATS:
-            raise config_lib.UserError(
-                config_lib.unknown("format", name, formats.FORMATS)
-            )
+    names = formats.chosen(FLAGS.formats)
     out = pathlib.Path(flags.given("out", "DIR")).expanduser().absolute()
     folders = seg.find_all(flags.given("model", "MODEL"))
     images = bulk.expand(inputs, out)

@@ -6,6 +6,7 @@ left; a box is half open, `row0 <= row < row1`; areas are in pixels.
 """
 
 import csv
+import importlib.util
 import itertools
 import math
 import pathlib
@@ -32,6 +33,19 @@ FIELDS = (
     "eccentricity",
     "solidity",
     "probability",
+    "perimeter_px",
+    "circularity",
+    "diameter_px",
+    "major_axis_px",
+    "minor_axis_px",
+    "angle_deg",
+    "extent",
+    "at_border",
+    "nearest_px",
+    "min_intensity",
+    "max_intensity",
+    "std_intensity",
+    "total_intensity",
 )
 IMAGE_FIELDS = (
     "image",
@@ -44,6 +58,8 @@ IMAGE_FIELDS = (
     "doubt",
 )
 _TEXT = ("image", "class")
+_WHOLE = ("label", "area_px", "at_border")  # and the boxes' corners
+_ROWS = 2**16  # of a Parquet table, at a time
 _OVERVIEW = 4096  # px, the longer side of a slide's overlay at most
 
 
@@ -62,6 +78,7 @@ class Format(NamedTuple):
     of_images: its rows are images, with `IMAGE_FIELDS`, not objects.
     by_hand: people change it, so that a file that this program has not
         written, or not last, is left as it is.
+    needs: a library that only this format needs, and the extra it is in.
     part: of one file for all images, what an image adds to it, JSON values,
         from (image, segmentation); `write` is then called with (path, pairs of
         the image's name and its part).
@@ -74,6 +91,7 @@ class Format(NamedTuple):
     of_images: bool = False
     part: Callable[..., Any] | None = None
     by_hand: bool = False
+    needs: tuple[str, str] = ()
 
     def file(self, stem: str, by_strips: bool = False) -> str:
         """The name of an image's file, or of its part, which is hidden."""
@@ -91,6 +109,22 @@ class Format(NamedTuple):
     def per_image(self) -> bool:
         """Whether every image has a file of its own, or a part of one."""
         return not self.is_shared or self.part is not None
+
+
+def chosen(text: str) -> list[str]:
+    """The names of formats with commas between; UserError where not all can."""
+    names = text.replace(" ", "").split(",")
+    for name in names:
+        if name not in FORMATS:
+            raise config.UserError(config.unknown("format", name, FORMATS))
+        if FORMATS[name].needs:
+            library, extra = FORMATS[name].needs
+            if importlib.util.find_spec(library) is None:
+                raise config.UserError(
+                    f"--formats={name} needs {library}; pip install "
+                    f"'seg[{extra}]', or leave it out"
+                )
+    return names
 
 
 def write_table(
@@ -122,6 +156,44 @@ def write_table(
             if not row.keys() <= known:
                 raise ValueError(f"{path}: keys {row.keys() - known} are new")
             writer.writerow([_cell(row.get(column)) for column in columns])
+
+
+def write_parquet(
+    path: str | pathlib.Path, rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Writes rows of objects as Parquet, with the columns of `write_table`.
+
+    Rows must have the same keys, all of them. None and NaN become nulls.
+    """
+    import pyarrow
+    from pyarrow import parquet
+
+    rows, ahead = itertools.tee(rows)
+    first = next(ahead, {})
+    del ahead
+    columns = dict.fromkeys([*FIELDS, *first])
+    schema = pyarrow.schema(
+        [(name, _type(name, first.get(name))) for name in columns]
+    )
+    with (
+        write.whole(path) as temporary,
+        parquet.ParquetWriter(temporary, schema) as file,
+    ):
+        while part := list(itertools.islice(rows, _ROWS)):
+            arrays = [
+                pyarrow.array(
+                    (row.get(name) for row in part), kind, from_pandas=True
+                )
+                for name, kind in zip(columns, schema.types, strict=True)
+            ]
+            file.write_batch(pyarrow.record_batch(arrays, schema=schema), _ROWS)
+
+
+def _type(name: str, value: Any) -> str:
+    if name in _TEXT or isinstance(value, str):
+        return "string"
+    whole = name in _WHOLE or name.startswith("bbox_")
+    return "int64" if whole else "float64"
 
 
 def read_table(path: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -272,6 +344,7 @@ FORMATS: dict[str, Format] = {
             labels=True,
         ),
         _slide_zarr,
+        needs=("zarr", "slides"),
     ),
     "geojson": Format("{stem}.geojson", vectors.write_geojson),
     "roi": Format("{stem}_rois.zip", vectors.write_rois),
@@ -285,6 +358,9 @@ FORMATS: dict[str, Format] = {
         part=vectors.rle_part,
     ),
     "csv": Format("objects.csv", write_table),
+    "parquet": Format(
+        "objects.parquet", write_parquet, needs=("pyarrow", "parquet")
+    ),
     "images": Format(
         "images.csv",
         lambda path, rows: write_table(path, rows, IMAGE_FIELDS),

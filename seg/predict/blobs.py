@@ -16,7 +16,8 @@ import numpy as np
 from scipy import special
 
 from seg import config
-from seg.predict import objects, shapes
+from seg.images import formats
+from seg.predict import measures, objects, shapes
 
 _SURE = 1e-6  # nearer to 0 and 1 all mean probabilities are alike
 
@@ -128,9 +129,16 @@ def detect(
     kinds = np.zeros(ids.max() + 1, np.uint8)
     kinds[ids] = np.where(ids > 0, class_of, 0)
     runs = runs.renamed(ids)
-    table = _table(runs, kinds, probabilities, image, predict, class_names)
     labels = runs.painted(np.arange(len(kinds), dtype=np.int32))
-    return Blobs(labels, runs.painted(kinds), table)
+    table = columns(
+        measures.of_labels(labels, image, len(kinds) - 1),
+        kinds[1:],
+        _means(runs, kinds, probabilities),
+        labels.shape,
+        predict,
+        class_names,
+    )
+    return Blobs(labels, runs.painted(kinds), list(rows(table)))
 
 
 def areas(
@@ -219,66 +227,44 @@ def _separate(
     return labels, np.concatenate(class_of)
 
 
-def _table(
-    runs: shapes.Runs,
-    class_of: np.ndarray,
-    probabilities: np.ndarray,
-    image: np.ndarray | None,
-    predict: config.Predict,
-    class_names: Sequence[str],
-) -> list[dict[str, Any]]:
-    n = len(class_of) - 1
-    found = shapes.measure(runs, n)
-    kinds = class_of[1:]
-    probability = np.zeros(n)
-    for k in np.unique(kinds):
+def _means(
+    runs: shapes.Runs, kinds: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """Mean probability of its class over each object: float64 [N].
+
+    kinds: the class of each object, uint8 [N + 1].
+    """
+    n = len(kinds) - 1
+    total = np.zeros(n)
+    for k in np.unique(kinds[1:]):
         channel = probabilities[:, :, k if probabilities.shape[2] > 1 else 0]
-        total = runs.sums(channel, n)
-        probability = np.where(kinds == k, total / found.area, probability)
-    intensity = np.full(n, np.nan)
-    if image is not None:
-        channels = np.moveaxis(image, 2, 0)
-        total = sum(runs.sums(channel, n) for channel in channels)
-        intensity = total / (found.area * len(channels))
-    table = columns(
-        found, kinds, probability, intensity, runs.shape, predict, class_names
-    )
-    return list(rows(table))
+        total = np.where(kinds[1:] == k, runs.sums(channel, n), total)
+    return total / runs.areas(n + 1)[1:]
 
 
 def columns(
-    found: shapes.Shapes,
+    found: measures.Measures,
     kinds: np.ndarray,
     probability: np.ndarray,
-    intensity: np.ndarray,
     shape: tuple[int, int],
     predict: config.Predict,
     class_names: Sequence[str],
 ) -> dict[str, np.ndarray]:
     """The columns [N] of the table of objects 1..N, in their order.
 
-    kinds: class ids [N]; probability and intensity: means [N]; shape: rows
-    and columns of the image.
+    kinds: class ids [N]; probability: mean [N]; shape: rows and columns of the
+    image.
     """
     margins = by_class("predict.margin", predict.margin, len(class_names))
     margin = np.take(margins, kinds)[:, None]
-    low = np.maximum(found.box[:, :2] - margin, 0)
-    high = np.minimum(found.box[:, 2:] + margin, shape)
-    return {
+    table = {
         "label": np.arange(1, len(kinds) + 1),
         "class": np.take(class_names, kinds),
-        "area_px": found.area,
-        "row": found.row,
-        "col": found.col,
-        "bbox_row0": low[:, 0],
-        "bbox_col0": low[:, 1],
-        "bbox_row1": high[:, 0],
-        "bbox_col1": high[:, 1],
-        "mean_intensity": intensity,
-        "eccentricity": found.eccentricity,
-        "solidity": found.solidity,
+        **measures.columns(found, shape, margin),
         "probability": calibrated(probability, predict.calibration),
     }
+    order = dict.fromkeys([*formats.FIELDS, *table])
+    return {name: table[name] for name in order if name in table}
 
 
 def log_odds(probability: np.ndarray) -> np.ndarray:

@@ -179,12 +179,21 @@ class Ledger:
         return self.folder / f"{stem}.work"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of the objects of all images that are done, by name."""
+        """The rows of the objects of all images that are done, by name.
+
+        With the same keys all of them, those of images in colour, too.
+        """
+        empty: dict[str, None] = {}
         for record in self._done():
-            if record["rows"] is None:
-                yield from formats.iter_table(self.table(record["stem"]))
-            else:
-                yield from record["rows"]
+            empty |= dict.fromkeys(next(self._rows(record), ()))
+        for record in self._done():
+            for row in self._rows(record):
+                yield {**empty, **row}
+
+    def _rows(self, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        if record["rows"] is None:
+            return formats.iter_table(self.table(record["stem"]))
+        return iter(record["rows"])
 
     def images(self) -> list[dict[str, Any]]:
         """A row for each image that is done, the most doubtful first."""

@@ -72,6 +72,19 @@ class Runs:
         """An image [H, W] of values[label]."""
         return np.repeat(values[self.label], self.length).reshape(self.shape)
 
+    def rows(self, top: int, bottom: int) -> "Runs":
+        """The runs of rows [top, bottom), or to the last, counted from top."""
+        n_rows, n_cols = self.shape
+        bottom = min(bottom, n_rows)
+        one, end = np.searchsorted(self.at, (top * n_cols, bottom * n_cols))
+        at = self.at[one:end] - top * n_cols
+        return Runs(
+            (bottom - top, n_cols),
+            at,
+            self.label[one:end],
+            self.length[one:end],
+        )
+
     def objects(self) -> "Runs":
         """The runs without the background's."""
         of = self.label > 0
@@ -91,7 +104,12 @@ class Shapes:
     row: np.ndarray  # float64, centroid
     col: np.ndarray
     box: np.ndarray  # int64 [N, 4]: row0, col0, row1, col1
-    eccentricity: np.ndarray  # of the ellipse with equal second moments
+    # of the ellipse with equal second moments: its axes, px, and the angle of
+    # the longer one, from 0 (along a row) counter-clockwise up to 180 degrees
+    major: np.ndarray
+    minor: np.ndarray
+    angle: np.ndarray
+    eccentricity: np.ndarray
     solidity: np.ndarray  # area / area of the convex hull
 
 
@@ -153,12 +171,20 @@ def finish(sums: np.ndarray, box: np.ndarray, hull: np.ndarray) -> Shapes:
     var_row = row_row / area - mean_row**2
     var_col = col_col / area - mean_col**2
     covariance = row_col / area - mean_row * mean_col
+    middle = (var_row + var_col) / 2
+    spread = np.hypot((var_row - var_col) / 2, covariance)
+    major, minor = middle + spread, np.maximum(middle - spread, 0)
+    # rows count downwards, angles go up
+    angle = np.arctan2(-2 * covariance, var_col - var_row) / 2
     return Shapes(
         area=area.astype(np.int64),
         row=mean_row + box[:, 0],
         col=mean_col + box[:, 1],
         box=box,
-        eccentricity=_eccentricity(var_row, var_col, covariance),
+        major=4 * np.sqrt(major),
+        minor=4 * np.sqrt(minor),
+        angle=np.degrees(angle) % 180,
+        eccentricity=_eccentricity(major, minor),
         solidity=area / hull,
     )
 
@@ -168,13 +194,8 @@ def _squares(n: np.ndarray) -> np.ndarray:
     return (n - 1) * n * (2 * n - 1) // 6
 
 
-def _eccentricity(
-    var_row: np.ndarray, var_col: np.ndarray, covariance: np.ndarray
-) -> np.ndarray:
-    """sqrt(1 - minor^2 / major^2); 0 for a single pixel."""
-    middle = (var_row + var_col) / 2
-    spread = np.hypot((var_row - var_col) / 2, covariance)
-    major, minor = middle + spread, np.maximum(middle - spread, 0)
+def _eccentricity(major: np.ndarray, minor: np.ndarray) -> np.ndarray:
+    """sqrt(1 - minor / major) of variances; 0 for a single pixel."""
     ratio = np.divide(minor, major, out=np.ones_like(major), where=major > 0)
     return np.sqrt(1 - ratio)
 

@@ -112,25 +112,52 @@ def _check_against_regionprops(found, image, probability):
         assert row["area_px"] == region.area
         box = [row[f"bbox_{k}"] for k in ("row0", "col0", "row1", "col1")]
         assert box == list(region.bbox)
-        ours = [
-            row[k]
-            for k in (
-                "row",
-                "col",
-                "mean_intensity",
-                "eccentricity",
-                "solidity",
-                "probability",
-            )
-        ]
-        theirs = [
-            *region.centroid,
-            region.intensity_mean,
-            region.eccentricity,
-            region.solidity,
-            prob.intensity_mean,
-        ]
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+        pixels = image[found.labels == region.label].astype(float)
+        round_ = 4 * np.pi * region.area / region.perimeter_crofton**2
+        theirs = {
+            "row": region.centroid[0],
+            "col": region.centroid[1],
+            "mean_intensity": region.intensity_mean,
+            "eccentricity": region.eccentricity,
+            "solidity": region.solidity,
+            "probability": prob.intensity_mean,
+            "perimeter_px": region.perimeter_crofton,
+            "circularity": min(round_, 1),
+            "diameter_px": region.equivalent_diameter_area,
+            "major_axis_px": region.axis_major_length,
+            "minor_axis_px": region.axis_minor_length,
+            "extent": region.extent,
+            "min_intensity": pixels.min(),
+            "max_intensity": pixels.max(),
+            "std_intensity": pixels.std(),
+            "total_intensity": pixels.sum(),
+        }
+        if image.shape[2] > 1:
+            for i, mean in enumerate(pixels.mean(0)):
+                theirs[f"mean_intensity_{i}"] = mean
+        ours = [row[name] for name in theirs]
+        np.testing.assert_allclose(
+            ours, [*theirs.values()], rtol=1e-6, atol=1e-4
+        )
+        if region.axis_major_length > region.axis_minor_length + 1e-6:
+            turned = np.radians(row["angle_deg"] - 90) - region.orientation
+            assert abs(np.sin(turned)) < 1e-6
+    _check_neighbours(found)
+
+
+def _check_neighbours(found):
+    centres = np.array([(row["row"], row["col"]) for row in found.table])
+    shape = np.array(found.labels.shape)
+    for i, row in enumerate(found.table):
+        low = np.array([row["bbox_row0"], row["bbox_col0"]])
+        high = np.array([row["bbox_row1"], row["bbox_col1"]])
+        assert row["at_border"] == ((low == 0).any() or (high == shape).any())
+        far = np.hypot(*(centres - centres[i]).T)
+        far[i] = np.inf
+        if len(far) > 1:
+            assert abs(row["nearest_px"] - far.min()) < 1e-9
+        else:
+            assert np.isnan(row["nearest_px"])
 
 
 @pytest.mark.parametrize("separate", ["components", "watershed"])

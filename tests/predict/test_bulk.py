@@ -81,6 +81,40 @@ def test_one_file_for_all_images_is_made_of_their_parts(tmp_path, use):
     assert json.loads(pathlib.Path("out/coco.json").read_text()) == coco
 
 
+def test_grey_and_colour_images_share_a_table(tmp_path, use):
+    draw(tmp_path / "in" / "a.png")
+    draw(tmp_path / "in" / "b.png", (40, 50, 3))
+    run(["in"], "out", use)
+    rows = formats.read_table("out/objects.csv")
+    assert {row["image"] for row in rows} == {"a", "b"}
+    for row in rows:
+        means = [row[f"mean_intensity_{i}"] for i in range(3)]
+        if row["image"] == "a":
+            assert means == [None] * 3
+        else:
+            assert sum(means) / 3 == pytest.approx(row["mean_intensity"])
+
+
+def test_a_table_as_parquet_is_the_same(tmp_path, use):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for name in ("a", "b"):
+        draw(tmp_path / "in" / f"{name}.png")
+    run(["in"], "out", use, ("labels", "csv", "parquet"))
+    table = parquet.read_table("out/objects.parquet")
+    rows = formats.read_table("out/objects.csv")
+    assert table.column_names == list(rows[0])
+    assert len(rows) == table.num_rows > 1
+    for ours, theirs in zip(rows, table.to_pylist(), strict=True):
+        assert ours.pop("image") == theirs.pop("image")
+        assert ours.pop("class") == theirs.pop("class")
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            assert theirs[name] == (value and pytest.approx(value, rel=1e-7))
+    types = {field.name: str(field.type) for field in table.schema}
+    assert types["area_px"] == "int64" and types["class"] == "string"
+    assert types["solidity"] == "double"
+
+
 def test_what_was_corrected_by_hand_stays(tmp_path, use, caplog):
     for name in ("a", "b", "c"):
         draw(tmp_path / "in" / f"{name}.png")

@@ -10,7 +10,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from seg import config
-from seg.predict import blobs, shapes, strips
+from seg.predict import (
+    blobs,
+    contours,
+    intensities,
+    measures,
+    shapes,
+    strips,
+)
 from seg.predict.slides import layer
 
 
@@ -29,32 +36,28 @@ def measure(
     """
     growing = _Shapes(found.objects(), found.shape[1])
     n = len(kinds) - 1
-    probability, intensity = np.zeros(n), np.full(n, np.nan)
-    if image is not None:
-        intensity[:] = 0
+    probability = np.zeros(n)
+    outline = contours.Crossings(n)
+    intensity = intensities.Intensities(n)
     for i in range(len(found)):
         on_strip()
         top, bottom = found.span(i)
         labels, ids = found.strip(i)
         runs, here = shapes.Runs.of(labels), ids[1:] - 1
         growing.add(i, top, runs, here)
+        outline.add(labels, ids)
         prob = probabilities(top, bottom)
         for k in np.unique(kinds[ids[1:]]):
             channel = prob[:, :, k if prob.shape[2] > 1 else 0]
             own = kinds[ids[1:]] == k
             probability[here[own]] += runs.sums(channel, len(here))[own]
         if image is not None:
-            pixels = image(top, bottom)
-            for channel in np.moveaxis(pixels, 2, 0):
-                intensity[here] += (
-                    runs.sums(channel, len(here)) / pixels.shape[2]
-                )
+            intensity.add(runs, image(top, bottom), here)
     whole = growing.finish()
     return blobs.columns(
-        whole,
+        measures.Measures(whole, outline.finish(), intensity.columns()),
         kinds[1:],
         probability / whole.area,
-        intensity / whole.area,
         found.shape,
         predict,
         class_names,
