@@ -1,6 +1,8 @@
 """The installed command.
 
     seg predict INPUT... --model=MODEL --out=DIR    images -> objects, tables
+    seg measure LABELS... --images=DIR --out=DIR    objects -> a table
+    seg convert INPUT... --formats=... --out=DIR    objects -> other programs
     seg info MODEL                                  what a model is
     seg export MODEL                                one portable program
     seg verify DIR                                  all defects of a data set
@@ -20,7 +22,9 @@ from collections.abc import Sequence
 import seg
 from seg import config, flags
 
-COMMANDS = ("predict", "info", "export", "verify", "track-sync")
+COMMANDS = (
+    "predict", "measure", "convert", "info", "export", "verify", "track-sync"
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -318,7 +318,13 @@ def _help(module: str) -> Iterator[str]:
         module = sys.argv[0]  # as absl names it
     knobs = {path for path, _, _, _ in config_lib.leaves()}
     defined = FLAGS.flags_by_module_dict()
-    shown = [*defined.get(module, ()), *defined.get(__name__, ())]
+    own = [name for name in defined if name.startswith(("seg.", "launch."))]
+    own = [name for name in own if name not in (module, __name__)]
+    shown = [
+        flag
+        for name in (module, *own, __name__)
+        for flag in defined.get(name, ())
+    ]
     shown = [flag for flag in shown if flag.name not in knobs]
     yield ""
     for flag in shown:

@@ -352,3 +352,84 @@ def test_a_stopped_run_goes_on_and_ends_the_same(finished, number):
     # A killed process may leave a temporary file, never half a result.
     found = {k: v for k, v in files("out").items() if not k.startswith(".")}
     assert found == wanted
+
+
+def draw_labels(path, shape=(40, 48), n=4):
+    labels = np.zeros(shape, np.uint16)
+    for k in range(n):
+        labels[4:14, 10 * k + 2 : 10 * k + 9] = k + 1
+    Image.fromarray(labels).save(path)
+    return labels
+
+
+def test_labels_become_a_table_with_intensities(run, photos):
+    labels = draw_labels("a_labels.tif")
+    assert run("measure", "a_labels.tif", "--images=in", "--out=out")[0] == 0
+    rows = formats.read_table("out/objects.csv")
+    pixels = np.asarray(Image.open("in/a.png"))
+    assert [row["area_px"] for row in rows] == [70] * 4
+    for row in rows:
+        inside = pixels[labels == row["label"]]
+        assert row["mean_intensity"] == pytest.approx(inside.mean())
+        assert row["image"] == "a" and row["probability"] is None
+
+
+def test_objects_go_to_other_programs_and_back(run, photos):
+    labels = draw_labels("a_labels.tif")
+    forms = "--formats=geojson,roi,coco,rle,labelme,csv,overlay"
+    assert (
+        run("convert", "a_labels.tif", forms, "--images=in", "--out=out")[0]
+        == 0
+    )
+    for name in ("a.geojson", "a_rois.zip", "coco.json", "rle.csv", "a.json"):
+        back = f"--out=back_{name}"
+        status, told, _ = run("convert", f"out/{name}", "--images=in", back)
+        assert status == 0 and told.startswith("1 converted")
+        found = np.asarray(Image.open(f"back_{name}/a_labels.tif"))
+        np.testing.assert_array_equal(found > 0, labels > 0)
+        assert len(np.unique(found)) == 5
+
+
+def test_what_is_there_is_not_overwritten_unasked(run, photos):
+    draw_labels("a_labels.tif")
+    ask = ("measure", "a_labels.tif", "--out=out")
+    assert run(*ask)[0] == 0
+    status, _, told = run(*ask)
+    assert status == 2 and "objects.csv is there already" in told
+    assert run(*ask, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("a.geojson",), "the image 'a' is needed, for its size; give --im"),
+        (("a.geojson", "--images=in"), "a point at x=900"),
+        (("a_labels.tif", "--images=in"), "labels of 30x48 px, in/a.png has"),
+        (("a_labels.tif", "--formats=overlay"), "shows the image; give --im"),
+        (("a_labels.tif", "--formats=uncertainty"), "needs probabilities"),
+        (("b.tif",), "b.tif: no such file"),
+        (("in", "--formats=pdf"), "unknown format 'pdf'"),
+        (("a_labels.tif", "--images=none"), "--images=none: no such folder"),
+        ((), "no INPUT"),
+    ],
+)
+def test_a_conversion_that_cannot_be_is_one_line(
+    run, photos, arguments, message
+):
+    draw_labels("a_labels.tif", (30, 48))
+    ring = [[[1, 1], [900, 1], [9, 9]]]
+    pathlib.Path("a.geojson").write_text(
+        '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": '
+        f"{ring}}}}}"
+    )
+    status, _, told = run("convert", *arguments, "--out=out")
+    assert status == 2 and message in told and told.count("\n") == 1
+
+
+def test_one_bad_file_of_labels_stops_nothing(run, photos):
+    draw_labels("a_labels.tif")
+    pathlib.Path("b_labels.tif").write_bytes(b"II*\0broken")
+    status, _, told = run("measure", ".", "--out=out")
+    assert status == 3 and "1 of 2 images failed" in told
+    assert formats.read_table("out/objects.csv")
+    assert "b_labels.tif" in pathlib.Path("out/failures.csv").read_text()

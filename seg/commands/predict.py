@@ -16,9 +16,9 @@ from absl import flags as absl_flags
 import seg
 from seg import config as config_lib
 from seg import flags
+from seg.commands import outcomes
 
 if typing.TYPE_CHECKING:
-    from seg.predict import bulk
     from seg.predict.predictor import Predictor
 
 FLAGS = absl_flags.FLAGS
@@ -104,7 +104,7 @@ def main(inputs: list[str]) -> int:
                 f"{error}; finished images are saved, the same command goes "
                 "on from there"
             ) from error
-    return _report(outcome, out)
+    return outcomes.report(outcome, out, "segmented")
 
 
 def _progress(
@@ -122,27 +122,3 @@ def _progress(
     for image in shown:
         check()
         yield image
-
-
-def _report(outcome: "bulk.Outcome", out: pathlib.Path) -> int:
-    """Says what became of the images; returns the exit status."""
-    n_failed = len(outcome.failures)
-    if n_failed and not outcome.n_done + outcome.n_skipped:
-        path, reason = outcome.failures[0]
-        if not reason.startswith(str(path)):
-            reason = f"{path}: {reason}"
-        if n_failed > 1:
-            reason = f"all {n_failed} images failed, as {reason}"
-        raise config_lib.UserError(reason)
-    again = (
-        f", {outcome.n_skipped} finished before" if outcome.n_skipped else ""
-    )
-    print(f"{outcome.n_done} segmented{again}: {out}")
-    if not n_failed:
-        return flags.DONE
-    print(
-        f"warning: {n_failed} of {outcome.n_images} images failed, see "
-        f"{out / 'failures.csv'}; the first: {outcome.failures[0][1]}",
-        file=sys.stderr,
-    )
-    return flags.SOME_FAILED

@@ -36,7 +36,7 @@ _DRAWN: dict[str, Callable[..., masks.Region]] = {
     "linestrip": shapes.line,
 }
 _KINDS = (*_DRAWN, "mask")
-_SPECIAL = {"_background_": 0, "__ignore__": masks.UNKNOWN}
+SPECIAL = {"_background_": 0, "__ignore__": masks.UNKNOWN}
 
 
 class Shape(NamedTuple):
@@ -71,7 +71,7 @@ def classes_of(config: config_lib.Config) -> dict[str, int]:
 
     Raises ConfigError for an alias that means nothing.
     """
-    ids = _SPECIAL | {name: i for i, name in enumerate(config.classes)}
+    ids = SPECIAL | {name: i for i, name in enumerate(config.classes)}
     aliases = {}
     for alias in config.data.aliases:
         name, _, target = (part.strip() for part in alias.partition("="))

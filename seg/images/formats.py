@@ -79,6 +79,8 @@ class Format(NamedTuple):
     by_hand: people change it, so that a file that this program has not
         written, or not last, is left as it is.
     needs: a library that only this format needs, and the extra it is in.
+    uses_map: it needs `.probabilities`.
+    uses_image: it needs the image, which is else None where there is none.
     part: of one file for all images, what an image adds to it, JSON values,
         from (image, segmentation); `write` is then called with (path, pairs of
         the image's name and its part).
@@ -92,6 +94,8 @@ class Format(NamedTuple):
     part: Callable[..., Any] | None = None
     by_hand: bool = False
     needs: tuple[str, str] = ()
+    uses_map: bool = False
+    uses_image: bool = False
 
     def file(self, stem: str, by_strips: bool = False) -> str:
         """The name of an image's file, or of its part, which is hidden."""
@@ -309,16 +313,19 @@ FORMATS: dict[str, Format] = {
             path, write.overlay(image, found.labels, found.classes)
         ),
         _slide_overlay,
+        uses_image=True,
     ),
     "boxes": Format(
         "{stem}_boxes.png",
         lambda path, image, found: write.write_png(
             path, write.boxes(image, found.labels, found.classes, found.table)
         ),
+        uses_image=True,
     ),
     "crops": Format(
         "{stem}_crops",
         lambda path, image, found: write.write_crops(path, image, found.table),
+        uses_image=True,
     ),
     "probabilities": Format(
         "{stem}_probabilities.tif",
@@ -326,6 +333,7 @@ FORMATS: dict[str, Format] = {
             path, found.probabilities
         ),
         _slide_probabilities,
+        uses_map=True,
     ),
     "uncertainty": Format(
         "{stem}_uncertainty.tif",
@@ -333,6 +341,7 @@ FORMATS: dict[str, Format] = {
             path, found.probabilities
         ),
         _slide_uncertainty,
+        uses_map=True,
     ),
     "omezarr": Format(
         "{stem}.zarr",

@@ -25,8 +25,10 @@ from seg.images import outlines, write
 Polygons = Sequence[outlines.Polygon]
 
 _MEASURES = {
-    "area_px": "Area px^2", "mean_intensity": "Mean intensity",
-    "eccentricity": "Eccentricity", "solidity": "Solidity",
+    "area_px": "Area px^2", "perimeter_px": "Perimeter px",
+    "circularity": "Circularity", "major_axis_px": "Major axis px",
+    "minor_axis_px": "Minor axis px", "eccentricity": "Eccentricity",
+    "solidity": "Solidity", "mean_intensity": "Mean intensity",
     "probability": "Probability",
 }  # fmt: skip
 
@@ -215,11 +217,12 @@ def coco_part(image: np.ndarray, found: Any) -> dict[str, Any]:
     for row in found.table:
         parts = polygons[row["label"]]
         y, x = _box(parts)
+        certain = row.get("probability")
         objects.append(
             {
                 "class": row["class"],
                 "area": row["area_px"],
-                "score": row["probability"],
+                **({} if certain is None else {"score": certain}),
                 "bbox": [x.start, y.start, x.stop - x.start, y.stop - y.start],
                 "segmentation": _counts(found.labels, row["label"], parts)
                 if any(part.holes for part in parts)
@@ -269,10 +272,7 @@ def write_coco(
                     "image_id": i,
                     "category_id": kinds[one["class"]],
                     "iscrowd": 0,
-                    **{
-                        key: one[key]
-                        for key in ("area", "bbox", "segmentation", "score")
-                    },
+                    **{key: one[key] for key in one if key != "class"},
                 }
             )
     categories = [{"id": k, "name": name} for name, k in kinds.items()]

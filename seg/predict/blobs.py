@@ -9,7 +9,7 @@ column); boxes are half-open, with the margin, clipped to the image.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,7 +138,7 @@ def detect(
         predict,
         class_names,
     )
-    return Blobs(labels, runs.painted(kinds), list(rows(table)))
+    return Blobs(labels, runs.painted(kinds), list(measures.rows(table)))
 
 
 def areas(
@@ -280,12 +280,3 @@ def calibrated(
         return probability
     slope, offset = calibration
     return special.expit(slope * log_odds(probability) + offset)
-
-
-def rows(table: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    """One dict for each object of a table of columns."""
-    n = len(table["label"])
-    for start in range(0, n, 4096):  # few Python objects at a time
-        part = [c[start : start + 4096].tolist() for c in table.values()]
-        for row in zip(*part, strict=True):
-            yield dict(zip(table, row, strict=True))

@@ -265,7 +265,7 @@ class _Job:
             found.table,
             lambda: summary.highest(found.probabilities),
         )
-        if not {"probabilities", "uncertainty"} & set(self.names):
+        if not any(form.uses_map for form in self._forms()):
             found = found.without_map()
         del of
         kept = {
@@ -364,11 +364,16 @@ def _tables(
             else:
                 made = ledger.images() if form.of_images else ledger.rows()
             form.write(out / form.name, made)
-    if outcome.failures:
-        failed = [
-            {"image": _text(str(image)), "error": _text(reason)}
-            for image, reason in outcome.failures
-        ]
+    write_failures(out, outcome.failures)
+
+
+def write_failures(out: Path, failures: Iterable[tuple[Path, str]]) -> None:
+    """Writes failures.csv; of no failures there is none."""
+    failed = [
+        {"image": _text(str(image)), "error": _text(reason)}
+        for image, reason in failures
+    ]
+    if failed:
         formats.write_table(out / _FAILURES, failed, ("image", "error"))
     else:
         (out / _FAILURES).unlink(missing_ok=True)

@@ -4,6 +4,8 @@ Lengths and areas are in pixels, coordinates (row, column), boxes half-open.
 """
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from scipy import spatial
@@ -86,6 +88,15 @@ def columns(
         "nearest_px": _nearest(own.row, own.col),
         **found.intensity,
     }
+
+
+def rows(table: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
+    """One dict for each object of a table of columns."""
+    n = len(table["label"])
+    for start in range(0, n, 4096):  # few Python objects at a time
+        part = [c[start : start + 4096].tolist() for c in table.values()]
+        for row in zip(*part, strict=True):
+            yield dict(zip(table, row, strict=True))
 
 
 def _nearest(row: np.ndarray, col: np.ndarray) -> np.ndarray:

@@ -21,10 +21,11 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images, normalize, tiles
-from seg.images import formats, read, resize, slide
+from seg.images import read, resize, slide
 from seg.predict import blobs, ensemble, scaled, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
+from seg.predict.segmentation import Segmentation, Table
 
 Image = np.ndarray | str | os.PathLike[str] | bytes
 
@@ -33,38 +34,6 @@ _MAX_CHANNELS = 4
 # Networks that average over the whole window, as group normalisation does: it
 # should be as large as those of the training.
 _AVERAGING = ("deeplab_v3plus", "residual_unet")
-
-
-class Table(list[dict[str, Any]]):
-    """Rows of objects, one dict each, with the columns `formats.FIELDS`."""
-
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as CSV."""
-        formats.write_table(path, self)
-
-
-@dataclasses.dataclass(frozen=True)
-class Segmentation:
-    """What was found in an image.
-
-    Parameters
-    ----------
-    classes : uint8 [H, W], index into the predictor's `classes`.
-    labels : int32 [H, W], 0 background, then one id an object.
-    table : one row an object.
-    probabilities : float32 [H, W, K] where asked for, else None.
-    source : the image's file, for results that name it.
-    """
-
-    classes: np.ndarray
-    labels: np.ndarray
-    table: Table
-    probabilities: np.ndarray | None = None
-    source: str = ""
-
-    def without_map(self) -> "Segmentation":
-        """The same, but for the probabilities, which need most memory."""
-        return dataclasses.replace(self, probabilities=None)
 
 
 class Predictor:

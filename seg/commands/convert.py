@@ -1,0 +1,54 @@
+"""seg convert INPUT... --out=DIR --formats=geojson,roi,coco
+
+Turns objects, of seg or of other programs, from one format into others. INPUT
+is a file or a folder: label images (PNG, TIFF, .npy, OME-Zarr), GeoJSON
+(QuPath), ROIs (Fiji), COCO, LabelMe, Kaggle's run lengths. GeoJSON, ROIs and
+run lengths do not say how large their image is: give --images.
+"""
+
+import pathlib
+
+from absl import flags as absl_flags
+
+from seg import config, flags
+from seg.commands import outcomes
+
+FLAGS = absl_flags.FLAGS
+
+
+def define(formats: str = "labels") -> None:
+    """Registers the flags of this command; formats: the default."""
+    absl_flags.DEFINE_string("out", None, "folder for the results")
+    absl_flags.DEFINE_string(
+        "formats", formats, "what to write, as of seg predict"
+    )
+    absl_flags.DEFINE_string("images", "", "folder of the images")
+    absl_flags.DEFINE_enum(
+        "overlaps",
+        "error",
+        ["error", "first", "smallest"],
+        "which object has the pixels that several have",
+    )
+    absl_flags.DEFINE_bool("overwrite", False, "replace files that are there")
+
+
+def main(inputs: list[str], done: str = "converted") -> int:
+    """Turns objects from one format into others; returns the exit status.
+
+    done: what that is called.
+    """
+    from seg.images import formats
+    from seg.predict import convert
+
+    if not inputs:
+        raise config.UserError("no INPUT; give files or folders")
+    out = pathlib.Path(flags.given("out", "DIR")).expanduser().absolute()
+    outcome = convert.run(
+        convert.expand(inputs),
+        out,
+        formats.chosen(FLAGS.formats),
+        convert.Images(FLAGS.images),
+        overlaps=FLAGS.overlaps,
+        overwrite=FLAGS.overwrite,
+    )
+    return outcomes.report(outcome, out, done)

@@ -1,0 +1,87 @@
+"""ImageJ's ROIs: a file, or a zip of them."""
+
+import io
+import zipfile
+
+import numpy as np
+
+from seg import images
+from seg.data import masks, shapes
+from seg.data.annotations import drawn
+from seg.images import read
+
+_MAX_BYTES = 2**28  # of all ROIs in a zip
+
+
+def objects(content: bytes, name: str) -> list[drawn.Object]:
+    """The objects of a file's bytes. Raises ImageError."""
+    if content[:4] == b"Iout":
+        return [_object(content, "the ROI", name)]
+    with read.explained(name), zipfile.ZipFile(io.BytesIO(content)) as file:
+        members = [m for m in file.infolist() if m.filename.endswith(".roi")]
+        if not members:
+            raise images.ImageError(
+                f"{name}: a zip without ROIs of ImageJ; give another file"
+            )
+        if sum(member.file_size for member in members) > _MAX_BYTES:
+            raise images.ImageError(
+                f"{name}: over {_MAX_BYTES / 1e6:.0f} MB of ROIs; cut it into "
+                "parts"
+            )
+        return [
+            _object(file.read(member), member.filename, name)
+            for member in members
+        ]
+
+
+def _object(content: bytes, where: str, name: str) -> drawn.Object:
+    import roifile
+
+    kinds = roifile.ROI_TYPE
+    with read.explained(f"{name}: {where}"):
+        roi = roifile.ImagejRoi.frombytes(content)
+        kind = roi.roitype
+        rings = [
+            np.array(ring, np.float64) for ring in roi.coordinates(multi=True)
+        ]
+    if kind in (kinds.LINE, kinds.FREELINE, kinds.POLYLINE, kinds.ANGLE):
+        raise images.ImageError(
+            f"{name}: {where}: a line, which has no area; draw a polygon"
+        )
+    if kind in (kinds.POINT, kinds.NOROI):
+        raise images.ImageError(
+            f"{name}: {where}: {kind.name.lower()}, which has no area; draw "
+            "a polygon"
+        )
+    rings = drawn.rings(rings, f"{name}: {where}")
+
+    def draw(shape: drawn.Size) -> masks.Region:
+        if kind == kinds.OVAL:
+            return _oval(roi, shape)
+        # of a composite what is inside an odd number of rings
+        return _odd([shapes.polygon(ring, shape) for ring in rings])
+
+    return drawn.Object(where, "object", draw)
+
+
+def _oval(roi, shape: drawn.Size) -> masks.Region:
+    """The pixels whose middles are in the ellipse of a box, cut off."""
+    rows = np.arange(max(roi.top, 0), min(roi.bottom, shape[0]))
+    cols = np.arange(max(roi.left, 0), min(roi.right, shape[1]))
+    if not len(rows) or not len(cols):
+        raise shapes.ShapeError("outside of the image; is it of another one?")
+    y = (2 * rows + 1 - roi.top - roi.bottom) / (roi.bottom - roi.top)
+    x = (2 * cols + 1 - roi.left - roi.right) / (roi.right - roi.left)
+    inside = x[None] ** 2 + y[:, None] ** 2 <= 1
+    return masks.Region(int(rows[0]), int(cols[0]), inside)
+
+
+def _odd(regions: list[masks.Region]) -> masks.Region:
+    if len(regions) == 1:
+        return regions[0]
+    whole = shapes.union(regions)
+    count = np.zeros(whole.inside.shape, int)
+    for row, col, part in regions:
+        row, col = row - whole.row, col - whole.col
+        count[row : row + len(part), col : col + part.shape[1]] += part
+    return whole._replace(inside=count % 2 == 1)

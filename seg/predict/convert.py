@@ -1,0 +1,256 @@
+"""Objects from files of any program into those of any other, and measured.
+
+What `seg.data.annotations` reads becomes what a prediction would be, but for
+probabilities, and so goes into every format that needs none.
+"""
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seg import config as config_lib
+from seg.data import annotations, arrays
+from seg.images import formats, read, slide_zarr, write
+from seg.predict import bulk, measures, segmentation
+
+Path = pathlib.Path
+
+SUFFIXES = (
+    *read.SUFFIXES, arrays.SUFFIX, ".json", ".geojson", ".zip", ".roi", ".csv"
+)  # fmt: skip
+
+
+def expand(inputs: Sequence[str]) -> list[Path]:
+    """The files that files and folders name; of a folder of results, labels.
+
+    Raises UserError for one that names nothing.
+    """
+    found: dict[Path, None] = {}
+    for text in inputs:
+        path = Path(text).expanduser()
+        files = [path]
+        if path.is_dir() and not slide_zarr.is_zarr(path):
+            every = sorted(p for p in path.iterdir() if _is_readable(p))
+            labels = [p for p in every if p.stem.endswith("_labels")]
+            files = labels or every
+        if not files or not files[0].exists():
+            raise config_lib.UserError(
+                f"{text}: no such file, nor a folder with labels "
+                f"({', '.join(SUFFIXES)}); check the path"
+            )
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def _is_readable(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    return path.suffix.lower() in SUFFIXES or slide_zarr.is_zarr(path)
+
+
+class Images:
+    """The images in a folder, by name; of no folder, none."""
+
+    def __init__(self, folder: str):
+        self._by_name: dict[str, Path] = {}
+        self._folder = folder
+        if not folder:
+            return
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            raise config_lib.UserError(f"--images={folder}: no such folder")
+        for file in sorted(path.iterdir(), reverse=True):
+            if file.suffix.lower() in read.SUFFIXES:
+                self._by_name[file.stem] = file
+        for file in path.iterdir():
+            if file.suffix.lower() in read.SUFFIXES:
+                self._by_name[file.name] = file
+
+    def find(self, name: str) -> Path | None:
+        """The image of this file name, or stem."""
+        stem = Path(name).stem if name not in self._by_name else name
+        for text in (name, stem, stem.removesuffix("_rois")):
+            if text in self._by_name:
+                return self._by_name[text]
+        return None
+
+    def size(self, name: str, said: tuple[int, int]) -> tuple[int, int]:
+        """(H, W) of an image. Raises UserError where nobody knows, or both
+        say another.
+        """
+        path = self.find(name)
+        if path is None:
+            if min(said) > 0:
+                return said
+            where = (
+                f"--images={self._folder}: not there"
+                if self._folder
+                else ("give --images=DIR")
+            )
+            raise config_lib.UserError(
+                f"the image {name!r} is needed, for its size; {where}"
+            )
+        shape = read.read_header(path).shape
+        if min(said) > 0 and tuple(said) != shape:
+            raise config_lib.UserError(
+                f"drawn on an image of {said[0]}x{said[1]} px, {path} has "
+                f"{shape[0]}x{shape[1]}; nothing is resized here"
+            )
+        return shape
+
+    def read(self, name: str, shape: tuple[int, int]) -> np.ndarray | None:
+        """The pixels [H, W, C], None where there is no such image."""
+        path = self.find(name)
+        if path is None:
+            return None
+        pixels = read.read_image(path)
+        if pixels.shape[:2] != tuple(shape):
+            raise config_lib.UserError(
+                f"labels of {shape[0]}x{shape[1]} px, {path} has "
+                f"{pixels.shape[0]}x{pixels.shape[1]}; nothing is resized here"
+            )
+        return pixels
+
+
+def run(
+    inputs: Sequence[Path],
+    out: Path,
+    names: Sequence[str],
+    images: Images,
+    *,
+    overlaps: str = "error",
+    overwrite: bool = False,
+) -> bulk.Outcome:
+    """Converts files into a folder.
+
+    Parameters
+    ----------
+    inputs : files, from `expand`.
+    out : the folder; made where it is missing.
+    names : keys of `formats.FORMATS`.
+    images : for sizes, intensities and pictures.
+    overlaps : as `annotations.read_all` takes it.
+    overwrite : replace files that are there.
+
+    Raises
+    ------
+    UserError
+        where a format needs what there is none of, the folder cannot be
+        written, or a file is there already.
+    """
+    forms = [formats.FORMATS[name] for name in names]
+    for name, form in zip(names, forms, strict=True):
+        if form.uses_map or form.of_images:
+            raise config_lib.UserError(
+                f"--formats={name} needs probabilities, which labels have "
+                "none of; use seg predict"
+            )
+    shared = [form for form in forms if form.is_shared]
+    job = _Job(out, forms, images, overwrite)
+    for form in shared:
+        job.check(out / form.name)
+    outcome = bulk.Outcome()
+    for path in inputs:
+        try:
+            for one in annotations.read_all(path, images.size, overlaps):
+                job.write(path, one)
+        except (write.WriteError, _ThereError):
+            raise
+        except (config_lib.UserError, OSError, MemoryError) as error:
+            outcome.failures.append((path, str(error) or "not enough memory"))
+            continue
+        outcome.n_done += 1
+    if outcome.n_done:
+        for form in shared:
+            made = job.parts[form.name] if form.part else job.rows()
+            form.write(out / form.name, made)
+    bulk.write_failures(out, outcome.failures)
+    return outcome
+
+
+class _ThereError(config_lib.UserError):
+    """A file is there already."""
+
+
+class _Job:
+    """Writes one labelled image after another; keeps what is for all."""
+
+    def __init__(
+        self,
+        out: Path,
+        forms: Sequence[formats.Format],
+        images: Images,
+        overwrite: bool,
+    ):
+        self._out, self._forms = out, forms
+        self._images, self._overwrite = images, overwrite
+        self._tables: dict[str, segmentation.Table] = {}
+        self.parts: dict[str, list[tuple[str, Any]]] = {
+            form.name: [] for form in forms if form.part
+        }
+
+    def check(self, path: Path) -> None:
+        """Raises UserError for a file that is there."""
+        if path.exists() and not self._overwrite:
+            raise _ThereError(
+                f"{path} is there already; give --overwrite, or another --out"
+            )
+
+    def write(self, path: Path, one: annotations.Labelled) -> None:
+        """The files of an image."""
+        image = self._images.find(one.image)
+        stem = image.stem if image else Path(one.image).stem
+        stem = stem if Path(one.image).suffix or image else one.image
+        if stem in self._tables:
+            raise config_lib.UserError(
+                f"{path}: the second file of image {stem!r}; convert it into "
+                "another folder"
+            )
+        pixels = self._images.read(one.image, one.labels.shape)
+        source = os.path.relpath(image, self._out) if image else one.image
+        found = _found(one, pixels, stem, source)
+        for form in self._forms:
+            if form.uses_image and pixels is None:
+                raise config_lib.UserError(
+                    f"{path}: {form.name.format(stem=stem)} shows the image; "
+                    "give --images=DIR"
+                )
+            if form.part:
+                self.parts[form.name].append((stem, form.part(pixels, found)))
+            elif form.per_image:
+                target = self._out / form.file(stem)
+                self.check(target)
+                form.write(target, pixels, found)
+        self._tables[stem] = found.table
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of all images, with the same keys."""
+        rows = [row for table in self._tables.values() for row in table]
+        empty = dict.fromkeys(key for row in rows for key in row)
+        return [{**empty, **row} for row in rows]
+
+
+def _found(
+    one: annotations.Labelled,
+    pixels: np.ndarray | None,
+    stem: str,
+    source: str,
+) -> segmentation.Segmentation:
+    kinds = {name: k for k, name in enumerate(sorted(set(one.names)), 1)}
+    of = np.array([0, *(kinds[name] for name in one.names)], np.uint8)
+    measured = measures.of_labels(one.labels, pixels, len(one.names))
+    columns = {
+        "image": np.full(len(one.names), stem, object),
+        "label": np.arange(1, len(one.names) + 1),
+        "class": np.array(one.names, object),
+        **measures.columns(measured, one.labels.shape),
+    }
+    return segmentation.Segmentation(
+        of[one.labels],
+        one.labels,
+        segmentation.Table(measures.rows(columns)),
+        source=source,
+    )

@@ -1,0 +1,240 @@
+"""Claims about objects in other programs' files: each comes back the same.
+
+What `formats` writes is read here; what is malformed is named by file and
+place. COCO's texts are pycocotools', ovals ImageJ's by roifile.
+"""
+
+import json
+import pathlib
+import zipfile
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from seg import images
+from seg.data import annotations
+from seg.images import formats
+from seg.predict import convert, measures, segmentation
+
+
+def blobs(seed=0, shape=(70, 90)):
+    """Labels with holes, pieces, specks, and objects that touch."""
+    draw = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(draw.random(shape), 1.5)
+    labels = ndimage.label(smooth > 0.5, np.ones((3, 3)))[0]
+    labels[40:52, 40:60] = labels.max() + 1
+    labels[43:48, 45:50] = 0
+    labels[40:52, 60:66] = labels.max() + 1  # touches
+    labels[0, 0] = labels.max() + 1
+    ids = np.unique(labels)
+    return np.searchsorted(ids, labels).astype(np.int32)
+
+
+def segmented(labels, names=None, source="a.png"):
+    n = int(labels.max())
+    names = names or [("cell", "bead")[i % 2] for i in range(n)]
+    columns = {
+        "image": np.full(n, "a", object),
+        "label": np.arange(1, n + 1),
+        "class": np.array(names, object),
+        **measures.columns(measures.of_labels(labels, None, n), labels.shape),
+    }
+    return segmentation.Segmentation(
+        (labels > 0).astype(np.uint8),
+        labels,
+        segmentation.Table(measures.rows(columns)),
+        source=source,
+    )
+
+
+def written(name, folder, found):
+    form = formats.FORMATS[name]
+    path = folder / form.name.format(stem="a")
+    if form.part:
+        form.write(path, [("a", form.part(None, found))])
+    else:
+        form.write(path, None, found)
+    return path
+
+
+def read(path, shape=(70, 90), overlaps="error"):
+    return list(
+        annotations.read_all(
+            path, lambda name, said: said if said[0] else shape, overlaps
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["labels", "omezarr", "geojson", "roi", "labelme", "coco", "rle"]
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_a_format_holds_comes_back(tmp_path, name, seed):
+    labels = blobs(seed)
+    found = segmented(labels)
+    (one,) = read(written(name, tmp_path, found))
+    assert pathlib.Path(one.image).stem.removesuffix("_rois") == "a"
+    if name in ("geojson", "labelme", "coco"):
+        of = dict(zip(one.labels[one.labels > 0], labels[labels > 0],
+                      strict=True))  # fmt: skip
+        for k, kind in enumerate(one.names, 1):
+            assert kind == found.table[of[k] - 1]["class"]
+    else:
+        assert set(one.names) == {"object"}
+    np.testing.assert_array_equal(one.labels > 0, labels > 0)
+    pairs = np.unique(np.stack([one.labels, labels]).reshape(2, -1), axis=1)
+    assert pairs.shape[1] == labels.max() + 1  # one to one
+
+
+def test_run_lengths_as_text_are_those_of_pycocotools(tmp_path):
+    mask = pytest.importorskip("pycocotools.mask")
+    labels = blobs(3)
+    coded = [
+        mask.encode(np.asfortranarray(labels == k, np.uint8))
+        for k in range(1, labels.max() + 1)
+    ]
+    told = {
+        "images": [{"id": 7, "file_name": "x/a.png", "height": 70,
+                    "width": 90}],
+        "categories": [{"id": 3, "name": "cell"}],
+        "annotations": [
+            {"id": i, "image_id": 7, "category_id": 3,
+             "segmentation": one | {"counts": one["counts"].decode()}}
+            for i, one in enumerate(coded)
+        ],
+    }  # fmt: skip
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(told))
+    (one,) = read(path, (1, 1))
+    np.testing.assert_array_equal(one.labels, labels)
+    assert one.image == "a.png" and set(one.names) == {"cell"}
+
+
+def test_ovals_and_boxes_of_imagej(tmp_path):
+    import roifile
+
+    oval = roifile.ImagejRoi()
+    oval.roitype = roifile.ROI_TYPE.OVAL
+    oval.top, oval.left, oval.bottom, oval.right = 10, 20, 30, 50
+    box = roifile.ImagejRoi()
+    box.roitype = roifile.ROI_TYPE.RECT
+    box.top, box.left, box.bottom, box.right = 40, 5, 44, 9
+    path = tmp_path / "a_rois.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("1.roi", oval.tobytes())
+        file.writestr("2.roi", box.tobytes())
+    (one,) = read(path)
+    row, col = np.mgrid[:70, :90] + 0.5
+    expected = ((row - 20) / 10) ** 2 + ((col - 35) / 15) ** 2 <= 1
+    np.testing.assert_array_equal(one.labels == 1, expected)
+    assert one.labels[40:44, 5:9].min() == 2 and (one.labels == 2).sum() == 16
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255)])
+def test_of_two_values_the_components_are_objects(tmp_path, values):
+    mask = np.zeros((9, 9), np.uint8)
+    mask[1:3, 1:3] = mask[5:8, 5:8] = values[1]
+    np.save(tmp_path / "a.npy", mask)
+    (one,) = read(tmp_path / "a.npy")
+    assert one.labels.max() == 2 and one.names == ["object"] * 2
+
+
+SQUARE = [[1, 1], [9, 1], [9, 9], [1, 9], [1, 1]]
+
+
+def feature(*rings, kind="Polygon"):
+    return {
+        "type": "Feature",
+        "geometry": {"type": kind, "coordinates": list(rings)},
+        "properties": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.geojson", [feature(SQUARE), feature([[1, 1], [5, 5]])],
+         "feature 2: a polygon of 2 points"),
+        ("a.geojson", [feature([[1, 1], [9, 9], [9, 1], [1, 9]])],
+         "feature 1: a polygon that crosses itself"),
+        ("a.geojson", [feature([[1, 1], [900, 1], [9, 9]])],
+         "feature 1: a point at x=900"),
+        ("a.geojson", [feature(SQUARE), feature(SQUARE)],
+         "feature 1 and feature 2 overlap; mend"),
+        ("a.geojson", [feature([1, 1], kind="Point")], "feature 1 is a Point"),
+        ("a.geojson", [feature([[1, "x"]])], "points are not pairs"),
+        ("a.geojson", [{"geometry": None}], "feature 1 has no geometry"),
+        ("a.geojson", "x", "neither LabelMe, COCO nor GeoJSON"),
+        ("a.json", {"annotations": 3, "images": []}, "not as COCO has it"),
+        ("a.json", {"images": [], "annotations": [
+            {"id": 4, "image_id": 1, "segmentation": []}]},
+         "annotation 4 is of image 1"),
+        ("a.json", {"images": [{"id": 1, "file_name": "a.png"}],
+                    "annotations": [{"id": 4, "image_id": 1,
+                                     "segmentation": [[1, 1, 5]]}]},
+         "annotation 4: a polygon of an odd number"),
+        ("a.json", {"images": [{"id": 1, "file_name": "a.png"}],
+                    "annotations": [
+                        {"id": 4, "image_id": 1, "segmentation": {
+                            "size": [7, 9], "counts": [1, 62]}}]},
+         "is it of another image"),
+        ("a.csv", "ImageId,EncodedPixels\na,1 2 3\n", "line 2: 3 numbers"),
+        ("a.csv", "ImageId,EncodedPixels\na,1 x\n", "line 2: run lengths"),
+        ("a.csv", "ImageId,EncodedPixels\na,6299 9\n", "outside the image"),
+        ("a.csv", "ImageId,EncodedPixels\na,1 5\na,3 9\n",
+         "line 2 and line 3 overlap"),
+        ("a.csv", "image,label\na,1\n", "columns are not ImageId"),
+        ("a.json", "{", "not JSON"),
+        ("a_rois.zip", b"PK\3\4broken", "corrupt or truncated"),
+        ("a.roi", b"Iout", "corrupt or truncated"),
+        ("a.png", b"nothing", "not an image"),
+    ],
+)  # fmt: skip
+def test_what_is_malformed_is_named(tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif name.endswith("csv") or content == "{":
+        path.write_text(content)
+    else:
+        path.write_text(json.dumps(content))
+    with pytest.raises(images.ImageError) as caught:
+        read(path)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_overlaps_are_settled_as_asked(tmp_path):
+    inner = [[3, 3], [5, 3], [5, 5], [3, 5]]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps([feature(SQUARE), feature(inner)]))
+    (one,) = read(path, overlaps="smallest")
+    assert (one.labels == 2).sum() == 4 or (one.labels == 1).sum() == 4
+    (one,) = read(path, overlaps="first")
+    assert one.labels.max() == 1 and (one.labels == 1).sum() == 64
+
+
+def test_holes_are_cut(tmp_path):
+    hole = [[3, 3], [5, 3], [5, 5], [3, 5]]
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps(feature(SQUARE, hole)))
+    (one,) = read(path)
+    assert (one.labels == 1).sum() == 60 and not one.labels[3:5, 3:5].any()
+
+
+def test_a_zip_with_too_much_is_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for i in range(3):
+            file.writestr(f"{i}.roi", bytes(2**27))
+    with pytest.raises(images.ImageError, match="cut it into parts"):
+        read(path)
+
+
+def test_a_folder_of_results_stands_for_its_labels(tmp_path):
+    for name in ("a_labels.tif", "a_overlay.png", "b_labels.tif", ".x.tif"):
+        (tmp_path / name).touch()
+    names = [path.name for path in convert.expand([str(tmp_path)])]
+    assert names == ["a_labels.tif", "b_labels.tif"]
