@@ -1,6 +1,7 @@
 """The installed command.
 
     seg predict INPUT... --model=MODEL --out=DIR    images -> objects, tables
+    seg train DIR --model=MODEL                     labelled images -> a model
     seg measure LABELS... --images=DIR --out=DIR    objects -> a table
     seg convert INPUT... --formats=... --out=DIR    objects -> other programs
     seg info MODEL                                  what a model is
@@ -20,15 +21,18 @@ import sys
 from collections.abc import Sequence
 
 import seg
-from seg import config, flags
+from seg import compiler, config, flags
 
 COMMANDS = (
-    "predict", "measure", "convert", "info", "export", "verify", "track-sync"
+    "predict", "train", "measure", "convert", "info", "export", "verify",
+    "track-sync",
 )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command, a module of `seg.commands`; exits with its status."""
+    if argv is None and sys.argv[1:2] == ["train"]:
+        compiler.restart()
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         flags.show(inspect.cleandoc(__doc__))

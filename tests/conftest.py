@@ -92,3 +92,29 @@ def _own_folder_and_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002 - the generator libraries fall back on
+
+
+@pytest.fixture
+def run(capfd):
+    """run(*arguments) -> (exit status, stdout, stderr) of `seg`, in here."""
+    import signal
+
+    from absl import flags
+
+    from seg import __main__ as command
+
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as caught:
+            command.main([*map(str, arguments)])
+        # other libraries' flags are defined once, when they are imported
+        for module, own in flags.FLAGS.flags_by_module_dict().items():
+            for name in [flag.name for flag in own if "seg" in module]:
+                if name in flags.FLAGS:
+                    delattr(flags.FLAGS, name)
+        return (caught.value.code, *capfd.readouterr())
+
+    yield call
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

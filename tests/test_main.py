@@ -11,12 +11,10 @@ import time
 import jax
 import numpy as np
 import pytest
-from absl import flags as absl_flags
 from flax import nnx
 from PIL import Image
 
 import seg
-from seg import __main__ as command
 from seg import config, models
 from seg.images import formats
 from seg.predict import bundle
@@ -57,24 +55,6 @@ def draw_photo(path, shape=(40, 48)):
     draw = np.random.default_rng(sum(path.name.encode()))
     pixels = draw.integers(0, 255, shape).astype(np.uint8)
     Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture
-def run(capsys):
-    """run(*arguments) -> (exit status, stdout, stderr), in this process."""
-    before = set(absl_flags.FLAGS)
-    handlers = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            command.main([*map(str, arguments)])
-        for name in set(absl_flags.FLAGS) - before:
-            delattr(absl_flags.FLAGS, name)
-        return (caught.value.code, *capsys.readouterr())
-
-    yield call
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 def files(folder):

@@ -5,15 +5,11 @@ layout it has is found out, unless --data.layout or --experiment says so.
 """
 
 import sys
-import typing
 
 from absl import flags as absl_flags
 
 from seg import config as config_lib
 from seg import flags
-
-if typing.TYPE_CHECKING:
-    from seg.data import layouts
 
 FLAGS = absl_flags.FLAGS
 
@@ -29,10 +25,10 @@ def main(inputs: list[str]) -> int:
 
     (name,) = flags.arguments(inputs, "DIR")
     config = config_lib.replace(flags.resolve(), {"data.path": name})
-    if FLAGS.experiment or FLAGS["data.layout"].present:
-        defects = layouts.verify(config, progress=sys.stderr.isatty())
-    else:
-        config, defects = _find_layout(config)
+    if not (FLAGS.experiment or FLAGS["data.layout"].present):
+        layout = layouts.guess(name)
+        config = config_lib.replace(config, {"data.layout": layout})
+    defects = layouts.verify(config, progress=sys.stderr.isatty())
     for defect in defects:
         print(f"{defect.file}: {defect.what}; {defect.remedy}")
     where = f"{name} as data.layout={config.data.layout}"
@@ -41,23 +37,3 @@ def main(inputs: list[str]) -> int:
         raise config_lib.UserError(f"{n} in {where}")
     print(f"no defects in {where}")
     return flags.DONE
-
-
-def _find_layout(
-    config: config_lib.Config,
-) -> tuple[config_lib.Config, list["layouts.Defect"]]:
-    """The config with the layout that the files have, and their defects.
-
-    Never stardist: its files lie as those of folders, which takes masks for
-    object ids wherever they can be nothing else.
-    """
-    from seg.data import files, layouts
-
-    tree = files.open_tree(config.data.path)
-    n_found = {
-        layout: len(layouts.FINDERS[layout](tree)[0])
-        for layout in ("folders", "dsb2018", "labelme")
-    }
-    layout = max(n_found, key=n_found.__getitem__)
-    config = config_lib.replace(config, {"data.layout": layout})
-    return config, layouts.verify(config, progress=sys.stderr.isatty())

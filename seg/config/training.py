@@ -187,6 +187,9 @@ class Train:
     steps: int = knob(0, "steps in all; 0 = from epochs", NOT_NEGATIVE)
     seed: int = knob(0, "seed of weights, order and augmentation", NOT_NEGATIVE)
     augment: bool = knob(True, "augment the training tiles")
+    start: str = knob(
+        "", "folder of the model whose weights it starts from; empty = chance"
+    )
     log_every: int = knob(10, "steps between two log points", POSITIVE)
     eval_every: int = knob(
         0, "steps between two validations; 0 = an epoch", NOT_NEGATIVE

@@ -15,6 +15,7 @@ labelme: `NAME.json` of LabelMe with its image, see `labelme`; splits and
 synthetic: drawn, see `synthetic`.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
@@ -33,6 +34,7 @@ from seg.data import (
     clusters,
     files,
     groups,
+    labelme,
     pairs,
     pieces,
     places,
@@ -45,6 +47,7 @@ from seg.data.sample import Sample
 from seg.images import read
 
 _LOG = logging.getLogger(__name__)
+_FEW = 16  # images that are looked at before they are prepared
 _WANTS = {
     "dsb2018": "ID/images/ID.png and ID/masks/*.png",
     "stardist": "train/images/*.tif, train/masks/*.tif and the same in test/",
@@ -227,6 +230,47 @@ def verify(config: config_lib.Config, progress: bool = False) -> list[Defect]:
     if config.data.split not in split.ANEW:
         defects += groups.leaks(tree, found)
     return sorted(set(defects))
+
+
+def guess(path: str) -> str:
+    """The layout that the files have, of folders, dsb2018 and labelme.
+
+    Never stardist: its files lie as those of folders, which takes masks for
+    object ids wherever they can be nothing else. Raises UserError where the
+    path cannot be opened.
+    """
+    tree = files.open_tree(path)
+    n_found = {
+        layout: len(FINDERS[layout](tree)[0])
+        for layout in ("folders", "dsb2018", "labelme")
+    }
+    return max(n_found, key=n_found.__getitem__)
+
+
+def n_channels(config: config_lib.Config) -> int:
+    """Channels of the images: the most among a few of them.
+
+    Raises UserError where there are no images, or one cannot be read.
+    """
+    tree = files.open_tree(config.data.path)
+    found, _ = FINDERS[config.data.layout](tree)
+    if not found:
+        raise config_lib.UserError(str(_nothing(config.data)))
+    few = found[:: -(-len(found) // _FEW)]
+    return max(pairs.read_image(tree, pair).shape[2] for pair in few)
+
+
+def drawn_names(config: config_lib.Config) -> list[str]:
+    """The classes that shapes of LabelMe have, the most frequent first."""
+    tree = files.open_tree(config.data.path)
+    found, _ = FINDERS["labelme"](tree)
+    names = collections.Counter(
+        shape.label
+        for pair in found
+        for shape in labelme.parse(tree.read(*pair.masks)).shapes
+        if shape.label not in labelme.SPECIAL
+    )
+    return [name for name, _ in names.most_common()]
 
 
 def source_stamp(config: config_lib.Config) -> str:

@@ -9,7 +9,7 @@ losses/      sums of cross entropies, Dice's kin and Lovasz, in phases
 optim.py     learning-rate schedule, optimiser, moving average of weights
 parts.py     rates of parts of the network, and frozen parts
 averages.py  stochastic weight averaging, and the statistics it needs
-encoder.py   an encoder that starts from weights of a file
+start.py     the weights that a training starts from
 augment.py   paired changes of image and mask, on the device
 mesh.py      devices, shardings, host batch -> global array
 meter.py     what is seen of a training while it runs

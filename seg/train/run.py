@@ -24,10 +24,10 @@ from seg.predict import bundle
 from seg.train import (
     averages,
     checkpoint,
-    encoder,
     loop,
     mesh,
     optim,
+    start,
     step,
     stop,
     tracking,
@@ -92,9 +92,8 @@ def train(
         checkpoints.check(state)
         if workdirs.is_done(workdir) and not changed:
             return loop.Course(**checkpoints.meta() or {})
-        state, sha256 = encoder.start(config, state, workdir, checkpoints)
-        notes = {"data_digest": data.digest}
-        notes |= {encoder.RECORD: sha256} if sha256 else {}
+        state, origin = start.start(config, state, workdir, checkpoints)
+        notes = {"data_digest": data.digest, **origin}
         mesh.by_first(lambda: workdirs.begin(config, notes, workdir, changed))
         about = notes | {"n_parameters": n_params}
         costs = _costs(config, n_params)
