@@ -166,6 +166,11 @@ class Track:
     experiment: str = knob("seg", "name of the experiment in MLflow")
     run_name: str = knob("", "name of the run; empty = the workdir's")
     parent: str = knob("", "id of the run that this one is part of")
+    register: str = knob(
+        "",
+        "name in MLflow's model registry for the trained model; the best of "
+        "that name is its champion",
+    )
     n_overlays: int = knob(8, "images drawn in the artifacts", NOT_NEGATIVE)
 
 

@@ -1,21 +1,32 @@
 """A bundle as an MLflow model: the file that MLflow runs to load one.
 
-Input: images float32 [B, H, W, C], all of one size, intensities as they stand
-in their files. Output: labels int32 [B, H, W], 0 background, one id an object.
-The parameter `dtype` says what the files hold (uint8, uint16 or float32); only
-models whose data.normalize has range or invert need to know.
+Input: a table with a column `image`, each cell the bytes of an image file (PNG,
+TIFF, ...; base64 where they come as JSON). Output: a table with a row an image:
+`labels`, a 16-bit PNG of the object ids as base64 text (TIFF for more than
+65,535 objects), `n_objects`, and `objects`, the table of the objects as JSON.
+
+    curl localhost:5001/invocations -H "Content-Type: application/json" -d \\
+        '{"dataframe_split": {"columns": ["image"], "data": [["iVBOR..."]]}}'
 """
 
+import base64
+import binascii
+import io
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import mlflow
 import numpy as np
+import tifffile
 from mlflow import types
 from mlflow.pyfunc import PythonModel
+from PIL import Image
 
 from seg import config
 
-_DTYPES = ("float32", "uint8", "uint16")
+_MOST = np.iinfo(np.uint16).max
+_COLUMN = "image"
 
 
 class Segmenter(PythonModel):
@@ -32,28 +43,85 @@ class Segmenter(PythonModel):
     def predict(
         self,
         context: Any,
-        model_input: np.ndarray,
+        model_input,  # a hint would be taken for a signature
         params: dict[str, Any] | None = None,
-    ) -> np.ndarray:
-        """Labels int32 [B, H, W] of images [B, H, W, C]."""
-        dtype = (params or {}).get("dtype", _DTYPES[0])
-        if dtype not in _DTYPES:
-            raise config.UserError(config.unknown("dtype", dtype, _DTYPES))
-        images = np.asarray(model_input).astype(dtype)
-        labels = [self._predictor(image).labels for image in images]
-        return np.stack(labels).astype(np.int32)
+    ) -> Any:
+        """The table (pandas) of what was found in a table of images."""
+        import pandas
+
+        try:
+            cells = list(model_input[_COLUMN])
+        except (KeyError, TypeError, IndexError) as error:
+            raise config.UserError(
+                f"no column {_COLUMN!r}; give a table with one, the bytes of "
+                "an image file in each row"
+            ) from error
+        return pandas.DataFrame(
+            [self._row(cell, i) for i, cell in enumerate(cells)],
+            columns=["labels", "n_objects", "objects"],
+        )
+
+    def _row(self, cell: Any, i: int) -> Mapping[str, Any]:
+        found = self._predictor(_content(cell, i), name=f"row {i}")
+        table = [
+            {k: v for k, v in row.items() if k != "image" and v == v}  # no NaN
+            for row in found.table
+        ]
+        return {
+            "labels": _encoded(found.labels),
+            "n_objects": len(table),
+            "objects": json.dumps(table),
+        }
 
 
-def signature(n_channels: int) -> mlflow.models.ModelSignature:
-    """The tensors that go in and come out, and the parameter."""
-    image = types.TensorSpec(np.dtype("float32"), (-1, -1, -1, n_channels))
-    labels = types.TensorSpec(np.dtype("int32"), (-1, -1, -1))
-    dtype = types.ParamSpec("dtype", types.DataType.string, _DTYPES[0])
+def _content(cell: Any, i: int) -> bytes:
+    """The file in a cell. Raises UserError."""
+    if isinstance(cell, bytes | bytearray | memoryview):
+        return bytes(cell)
+    try:
+        return base64.b64decode(str(cell).rpartition(",")[2], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise config.UserError(
+            f"row {i}: neither bytes nor base64 ({error}); encode the file"
+        ) from error
+
+
+def _encoded(labels: np.ndarray) -> str:
+    file = io.BytesIO()
+    if labels.max(initial=0) > _MOST:
+        tifffile.imwrite(file, labels.astype(np.uint32), compression="zlib")
+    else:
+        Image.fromarray(labels.astype(np.uint16)).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def signature() -> mlflow.models.ModelSignature:
+    """The columns that go in and come out."""
+    kind, column = types.DataType, types.ColSpec
     return mlflow.models.ModelSignature(
-        types.Schema([image]),
-        types.Schema([labels]),
-        types.ParamSchema([dtype]),
+        types.Schema([column(kind.binary, _COLUMN)]),
+        types.Schema(
+            [
+                column(kind.string, "labels"),
+                column(kind.long, "n_objects"),
+                column(kind.string, "objects"),
+            ]
+        ),
     )
+
+
+def example(n_channels: int) -> Any:
+    """A table (pandas) of one small image, which shows how to ask."""
+    import pandas
+
+    row, col = np.mgrid[:64, :64]
+    disc = np.hypot(row - 32, col - 32) < 12
+    pixels = np.where(disc, 200, 20).astype(np.uint8)
+    if n_channels == 3:
+        pixels = np.repeat(pixels[..., None], 3, -1)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return pandas.DataFrame({_COLUMN: [file.getvalue()]})
 
 
 mlflow.models.set_model(Segmenter())

@@ -1,17 +1,28 @@
 """A bundle goes into MLflow and comes out as the same model, no pickle."""
 
+import base64
+import contextlib
+import io
+import json
 import os
 import pathlib
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
-import types
+import time
+import urllib.error
+import urllib.request
 
 import mlflow
 import numpy as np
+import pandas
 import pytest
+import tifffile
 from flax import nnx
+from PIL import Image
 
 import seg
 from seg import config, models
@@ -46,43 +57,147 @@ def logged(run, monkeypatch):
     return run
 
 
+def photos(n=2, shape=(40, 33)):
+    """A table of PNG files, and their pixels."""
+    draw = np.random.default_rng(0)
+    pixels = [draw.integers(0, 255, shape).astype(np.uint8) for _ in range(n)]
+    cells = []
+    for image in pixels:
+        file = io.BytesIO()
+        Image.fromarray(image).save(file, "PNG")
+        cells.append(file.getvalue())
+    return pandas.DataFrame({"image": cells}), pixels
+
+
+def decoded(text):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))))
+
+
+def check(answer, pixels, predictor):
+    """An answer, rows as dicts, is what the predictor finds."""
+    assert len(answer) == len(pixels)
+    for row, image in zip(answer, pixels, strict=True):
+        expected = predictor(image)
+        np.testing.assert_array_equal(decoded(row["labels"]), expected.labels)
+        assert row["n_objects"] == len(expected.table) > 0
+        areas = [each["area_px"] for each in json.loads(row["objects"])]
+        assert areas == [each["area_px"] for each in expected.table]
+
+
 def test_the_model_in_mlflow_predicts_what_the_bundle_predicts(
     logged, tmp_path
 ):
     tracker, path, _ = logged
     model = mlflow.pyfunc.load_model(f"runs:/{tracker.run_id}/model")
-    images = np.random.default_rng(0).uniform(0, 255, (2, 40, 33, 1))
-    labels = model.predict(images.astype(np.float32))
-    assert labels.dtype == np.int32 and labels.shape == (2, 40, 33)
+    table, pixels = photos()
+    found = model.predict(table)
     predictor = seg.load(shutil.copytree(path, tmp_path / "own"))
-    for image, found in zip(images, labels, strict=True):
-        expected = predictor(image.astype(np.float32)).labels
-        np.testing.assert_array_equal(found, expected)
-    whole = images.astype(np.uint8)
-    labels = model.predict(whole.astype(np.float32), {"dtype": "uint8"})
-    np.testing.assert_array_equal(labels[0], predictor(whole[0]).labels)
+    check(found.to_dict("records"), pixels, predictor)
+    text = table.map(lambda cell: base64.b64encode(cell).decode())
+    again = model.unwrap_python_model().predict(None, text)
+    pandas.testing.assert_frame_equal(again, found)
 
 
-def test_what_does_not_fit_the_signature_is_refused(logged):
+def test_the_model_has_an_example_that_works(logged):
+    tracker, _, _ = logged
+    model = mlflow.pyfunc.load_model(f"runs:/{tracker.run_id}/model")
+    found = model.predict(model.input_example)
+    assert decoded(found["labels"][0]).shape == (64, 64)
+
+
+@pytest.mark.slow
+def test_mlflow_serves_it_over_http(logged, tmp_path):
+    tracker, path, _ = logged
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path / "log").open("wb")
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "models", "serve",
+         "-m", f"runs:/{tracker.run_id}/model", "--env-manager=local",
+         "-p", str(port), "-w", "1"],
+        stdout=log, stderr=log, start_new_session=True,
+        # it looks for uvicorn
+        env={**os.environ, "PATH": os.pathsep.join(
+            [os.path.dirname(sys.executable), os.environ["PATH"]])},
+    )  # fmt: skip
+    table, pixels = photos(1)
+    cell = base64.b64encode(table["image"][0]).decode()
+    body = {"dataframe_split": {"columns": ["image"], "data": [[cell]]}}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        for _ in range(240):
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    found = json.load(answer)["predictions"]
+                break
+            except urllib.error.URLError as error:
+                assert not isinstance(error, urllib.error.HTTPError), (
+                    error.read()
+                )
+                assert server.poll() is None, (tmp_path / "log").read_text()
+                time.sleep(0.5)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+        log.close()
+    check(found, pixels, seg.load(shutil.copytree(path, tmp_path / "own")))
+
+
+def test_what_does_not_fit_is_refused(logged):
     model = mlflow.pyfunc.load_model(f"runs:/{logged[0].run_id}/model")
-    colour = np.zeros((1, 8, 8, 3), np.float32)
-    with pytest.raises(mlflow.MlflowException, match="shape"):
-        model.predict(colour)
-    with pytest.raises(config.UserError, match="dtype 'uint9'"):
-        model.predict(colour[..., :1], {"dtype": "uint9"})
+    with pytest.raises(mlflow.MlflowException, match="image"):
+        model.predict(pandas.DataFrame({"picture": [b""]}))
+    with pytest.raises(config.UserError, match="not an image"):
+        model.predict(pandas.DataFrame({"image": [b"nothing"]}))
+    own = model.unwrap_python_model()
+    with pytest.raises(config.UserError, match="neither bytes nor base64"):
+        own.predict(None, {"image": ["?"]})
+    with pytest.raises(config.UserError, match="no column 'image'"):
+        own.predict(None, {})
 
 
-def test_the_class_alone_segments_a_batch(logged):
+def test_many_objects_come_as_tiff():
     from seg.serve import pyfunc  # mlflow's import warns
 
-    segmenter = pyfunc.Segmenter()
-    context = types.SimpleNamespace(artifacts={"bundle": logged[1]})
-    segmenter.load_context(context)
-    images = np.random.default_rng(0).uniform(0, 255, (2, 20, 33, 1))
-    labels = segmenter.predict(context, images, {"dtype": "uint8"})
-    assert labels.dtype == np.int32 and labels.shape == (2, 20, 33)
-    with pytest.raises(config.UserError, match="dtype"):
-        segmenter.predict(context, images, {"dtype": "int"})
+    labels = np.arange(300 * 300, dtype=np.int32).reshape(300, 300)
+    file = base64.b64decode(pyfunc._encoded(labels))
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(file)), labels)
+
+
+def test_the_best_of_a_registered_name_is_its_champion(tmp_path):
+    upload.library()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    champions = []
+    for i, score in enumerate((0.5, 0.7, 0.6, None)):
+        changes = {
+            "model.width": 4, "model.depth": 1, "predict.tile": 32,
+            "track.uri": uri, "track.register": "cells",
+        }  # fmt: skip
+        settings = config.replace(config.Config(), changes)
+        network = models.build(settings.model, nnx.Rngs(i))
+        metrics = {} if score is None else {"val/dice": score}
+        meta = {"metrics": metrics}
+        path = bundle.save(
+            bundle.from_model(settings, network, meta), tmp_path / f"b{i}"
+        )
+        tracker = tracking.build(settings.track, tmp_path / f"w{i}")
+        tracker.start(settings, {})
+        tracker.model(path)
+        tracker.finish("FINISHED")
+        found = client.get_model_version_by_alias("cells", "champion")
+        champions.append(int(found.version))
+    assert champions == [1, 2, 2, 2]
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("MLFLOW_TRACKING_URI", uri)
+        best = bundle.load(seg.find("models:/cells@champion"))
+    assert best.meta["metrics"]["val/dice"] == 0.7
 
 
 def test_the_model_stands_once_however_often_it_is_uploaded(logged):
@@ -159,7 +274,7 @@ def test_the_model_brings_its_own_code(logged, tmp_path):
         model = mlflow.pyfunc.load_model(sys.argv[1])
         import seg
         assert seg.__file__.startswith(sys.argv[2]), seg.__file__
-        print(model.predict(np.zeros((1, 8, 8, 1), np.float32)).shape)
+        print(model.predict(model.input_example).shape)
     """
     where = mlflow.artifacts.download_artifacts(
         f"runs:/{tracker.run_id}/model", dst_path=str(tmp_path)
@@ -170,4 +285,4 @@ def test_the_model_brings_its_own_code(logged, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert out.stdout == "(1, 8, 8)\n", out.stderr
+    assert out.stdout == "(1, 3)\n", out.stderr

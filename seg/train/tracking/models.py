@@ -15,7 +15,7 @@ from typing import Any
 from seg import config
 
 NAME = "model"
-_TAG = "seg.record"
+_TAG, _SCORE, _CHAMPION = "seg.record", "seg.score", "champion"
 _SEG = pathlib.Path(__file__).parents[2]
 _REQUIRED = (
     "absl-py", "flax", "imagecodecs", "jax", "mlflow", "numpy", "optax",
@@ -29,8 +29,10 @@ def log(
 ) -> None:
     """Logs a bundle as the run's model, unless this record's is there.
 
-    The package's own code goes along (an index may hold another package of
-    its name), so that the model loads wherever its requirements are met.
+    With `track.register` it becomes a version of the registered model of that
+    name as well, see `_register`. The package's own code goes along (an index
+    may hold another package of its name), so that the model loads wherever its
+    requirements are met.
     """
     from mlflow import models, pyfunc
 
@@ -45,7 +47,6 @@ def log(
         code = pathlib.Path(folder) / _SEG.name
         left = shutil.ignore_patterns("__pycache__", "zoo", "page")
         shutil.copytree(_SEG, code, ignore=left)
-        # without an input example, which logging would have to segment
         models.Model.log(
             artifact_path=None,
             flavor=pyfunc,
@@ -53,10 +54,51 @@ def log(
             model_id=entity.model_id,
             python_model=served.__file__,
             artifacts={"bundle": str(bundle)},
-            signature=served.signature(n_channels),
+            signature=served.signature(),
+            input_example=served.example(n_channels),
             code_paths=[str(code)],
             pip_requirements=_requirements(),
         )
+    _register(client, entity, run_id, about)
+
+
+def _register(
+    client: Any, entity: Any, run_id: str, about: dict[str, Any]
+) -> None:
+    """Makes a version of a registered model of what is logged.
+
+    Its alias becomes `champion` if it is better, by train.monitor, than the
+    one that is; both keep that score as a tag.
+    """
+    made = config.from_json(json.dumps(about["config"]))
+    name, monitor = made.track.register, made.train.monitor
+    if not name:
+        return
+    import mlflow
+
+    with contextlib.suppress(mlflow.MlflowException):  # it is there
+        client.create_registered_model(name)
+    score = about.get("meta", {}).get("metrics", {}).get(monitor)
+    version = client.create_model_version(
+        name,
+        f"models:/{entity.model_id}",
+        run_id,
+        tags={_SCORE: "" if score is None else repr(score)},
+        model_id=entity.model_id,
+    )
+    try:
+        champion = client.get_model_version_by_alias(name, _CHAMPION)
+        best = float(champion.tags[_SCORE])
+    except (mlflow.MlflowException, KeyError, ValueError):
+        best = None
+    if score is None:
+        better = best is None
+    elif best is None:
+        better = True
+    else:
+        better = score < best if made.train.lower_is_better else score > best
+    if better:
+        client.set_registered_model_alias(name, _CHAMPION, version.version)
 
 
 def _entity(client: Any, run_id: str, record: str) -> Any:
@@ -74,7 +116,7 @@ def _entity(client: Any, run_id: str, record: str) -> Any:
 
 
 def fetch(uri: str, tracking_uri: str) -> pathlib.Path:
-    """Downloads the bundle in `runs:/RUN[/PATH]` or `models:/NAME/VERSION`.
+    """Downloads the bundle of `runs:/RUN[/PATH]` or `models:/NAME@champion`.
 
     The folder is removed when the process ends. Raises UserError where there
     is none.

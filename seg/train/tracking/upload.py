@@ -38,7 +38,7 @@ _SETTINGS = {
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
 # of mlflow about itself and its libraries: nothing that a user can mend
-_WARNINGS = r"(?s).*(noload|Any type hint is|[Ii]nput example was not)"
+_WARNINGS = r"(?s).*(noload|Any type hint is|type hint|Operation with range)"
 _log = logging.getLogger(__name__)
 
 
