@@ -4,6 +4,7 @@
     table.csv     a row a setting: means over seeds, and their deviations
     parallel.png  the knobs that differ, a line a setting, by score
     curves.png    the monitored metric over the steps, a line a training
+    compare.html  all of it on a page, and what the best make of the same images
 
 A spread is the sample standard deviation over the seeds.
 """
@@ -17,8 +18,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from launch.sweep import names as names_lib
+from launch.sweep import page, results, same, share
 from launch.sweep import plan as plan_lib
-from launch.sweep import results, same, share
 from seg import config as config_lib
 from seg.evaluate.plots import canvas, sweeps
 from seg.images import write
@@ -98,7 +99,14 @@ def _summary(statuses: list[str]) -> str:
 
 
 def text(table: Sequence[Row], plan: plan_lib.Plan) -> str:
-    """The table in Markdown: what differs, and the scores that matter.
+    """The table in Markdown: `cells`, aligned."""
+    lines = cells(table, plan)
+    n_knobs = sum(knob in row for knob in plan.knobs for row in table[:1])
+    return _aligned(lines, n_knobs)
+
+
+def cells(table: Sequence[Row], plan: plan_lib.Plan) -> list[list[str]]:
+    """A header and the rows: what differs, and the scores that matter.
 
     Of trials whose networks differ also what these cost: multiply-adds of a
     tile, tiles a second in training, megapixels a second in validation, and
@@ -124,15 +132,15 @@ def text(table: Sequence[Row], plan: plan_lib.Plan) -> str:
     ]  # fmt: skip
     lines = [header]
     for row in table:
-        cells = [tracking.text(row[knob]) or "none" for knob in knobs]
-        cells += [str(row[name]) for name in counted]
-        cells += [_cell(row, name) for name in scores]
+        line = [tracking.text(row[knob]) or "none" for knob in knobs]
+        line += [str(row[name]) for name in counted]
+        line += [_cell(row, name) for name in scores]
         n_parameters = row["parameters"]
-        cells.append("" if n_parameters is None else f"{n_parameters:,}")
-        cells += [_rounded(row.get(name)) for name in costs]
-        cells += [f"{row['minutes']:.1f}", row["status"]]
-        lines.append(cells)
-    return _aligned(lines, len(knobs))
+        line.append("" if n_parameters is None else f"{n_parameters:,}")
+        line += [_rounded(row.get(name)) for name in costs]
+        line += [f"{row['minutes']:.1f}", row["status"]]
+        lines.append(line)
+    return lines
 
 
 def _cell(row: Row, name: str) -> str:
@@ -201,7 +209,37 @@ def make(sweep: share.Sweep) -> tuple[str, list[results.Result], list[Any]]:
         write_csv(path, table, sweep.plan.knobs)
     if canvas.available():
         files += _pictures(sweep, found, pooled)
+    header, *lines = cells(pooled, sweep.plan)
+    files.append(sweep.workdir / "compare.html")
+    page.make(
+        files[-1],
+        f"{sweep.workdir.name}: {len(pooled)} settings",
+        header,
+        lines,
+        {path.stem: path for path in files if path.suffix == ".png"},
+        _overlays(sweep, found),
+    )
     return text(pooled, sweep.plan), found, files
+
+
+def _overlays(
+    sweep: share.Sweep, found: Iterable[results.Result]
+) -> dict[str, list[pathlib.Path]]:
+    """Pictures of images that all settings have seen, of the best first.
+
+    A setting is shown by the first of its seeds.
+    """
+    lower = sweep.plan.base.train.lower_is_better
+    scored = [each for each in found if each.score is not None]
+    shown: dict[str, list[pathlib.Path]] = {}
+    for each in sorted(scored, key=lambda e: e.score, reverse=not lower):
+        folder = sweep.job(each.trial).folder
+        for split in ("test", "val"):
+            files = sorted(folder.glob(f"{split}/overlays/first_*.png"))
+            if files:
+                shown.setdefault(sweep.plan.setting(each.trial).name, files)
+                break
+    return shown
 
 
 def _pictures(

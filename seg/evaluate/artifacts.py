@@ -1,6 +1,7 @@
 """What an evaluation leaves in a folder: pictures, tables and scores.
 
     overlays/worst_1.png ... best_1.png   the worst and the best images
+    overlays/first_1.png, first_2.png     the first ones, to compare models by
     curves/ap.png                         AP over the IoU threshold
     curves/reliability.png                how often objects are right
     objects.csv  images.csv               a row an object found, a row an image
@@ -28,6 +29,7 @@ IMAGE_FIELDS = (
     "ap50", "ap_mean", "f1", "pq", "count_error",
 )  # fmt: skip
 _SIDE = 900  # of a picture, px
+_FIRSTS = 2  # images that every model is shown by
 
 
 def object_rows(
@@ -79,13 +81,15 @@ class Gallery:
     """The worst and the best of many images, as pictures of screen size.
 
     Half of the n pictures show the lowest scores, the rest the highest: AP
-    over all thresholds, or Dice for images without objects.
+    over all thresholds, or Dice for images without objects. The first images
+    are shown too, the same ones for every model.
     """
 
     def __init__(self, n: int):
         self._n, self._n_worst = n, n // 2
         self._keys: list[tuple] = []  # ascending
         self._entries: list[dict[str, Any]] = []
+        self._firsts: list[dict[str, Any]] = []
 
     def offer(
         self,
@@ -95,7 +99,9 @@ class Gallery:
         true_labels: np.ndarray | None,
         labels: np.ndarray,
     ) -> None:
-        """Keeps an image if it is among the worst or the best so far."""
+        """Keeps an image if it is among the worst, the best or the first."""
+        if len(self._firsts) < _FIRSTS * bool(self._n):
+            self._firsts.append(_drawn(row, record, found, true_labels, labels))
         key = row.get("ap_mean", row["dice"]), row["dice"], row["image"]
         at = bisect.bisect(self._keys, key)
         full = len(self._keys) >= self._n
@@ -114,7 +120,10 @@ class Gallery:
         n_worst = min(self._n_worst, n // 2)
         names = [f"worst_{i + 1}" for i in range(n_worst)]
         names += [f"best_{n - i}" for i in range(n_worst, n)]
-        return list(zip(names, self._entries, strict=True))
+        named = list(zip(names, self._entries, strict=True))
+        for i, entry in enumerate(self._firsts, 1):
+            named.append((f"first_{i}", entry))
+        return named
 
 
 def _drawn(

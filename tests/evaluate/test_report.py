@@ -235,6 +235,8 @@ def test_files_are_whole_and_repeat_the_scores(tmp_path):
     assert files == {
         "overlays/worst_1.png",
         "overlays/best_1.png",
+        "overlays/first_1.png",
+        "overlays/first_2.png",
         "curves/ap.png",
         "objects.csv",
         "images.csv",
@@ -321,6 +323,11 @@ def test_gallery_keeps_the_worst_and_the_best(n):
         gallery.offer(row, FEW, found, FEW["labels"], found.labels)
     names = [name for name, _ in gallery.named()]
     shown = [float(entry["title"].split()[0]) for _, entry in gallery.named()]
+    n_first = 2 if n else 0
+    split = len(names) - n_first
+    assert names[split:] == [f"first_{i + 1}" for i in range(n_first)]
+    assert shown[split:] == scores[:n_first].tolist()
+    names, shown = names[:split], shown[:split]
     ranked = sorted(scores)
     n_worst = min(n // 2, 10)
     n_best = min(n, 20) - n_worst

@@ -69,7 +69,8 @@ def test_a_sweep_from_end_to_end(command, tmp_path):
     assert parent.data.metrics["val/dice"] == pytest.approx(
         max(run.data.metrics["val/dice"] for run in runs.values())
     )
-    names = {"table.csv", "trials.csv", "parallel.png", "curves.png"}
+    names = {"table.csv", "trials.csv", "parallel.png", "curves.png",
+             "compare.html"}  # fmt: skip
     assert names <= set(os.listdir(tmp_path / "w"))
     assert names <= set(os.listdir(_folder(parent)))
 
