@@ -29,8 +29,9 @@ thead th { border-bottom: 2px solid #1c2430; }
 tbody tr:first-child td { font-weight: 600; background: #eef6f1; }
 .wide { overflow-x: auto; } img { max-width: 100%; height: auto; }
 .row { display: grid; gap: .8rem; margin-bottom: 1.2rem;
-       grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); }
-figure { margin: 0; } figcaption { font-size: .85rem; color: #4a5565; }
+       grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); }
+figure { margin: 0; } figcaption { font-size: .85rem; color: #4a5565;
+             overflow-wrap: anywhere; }
 """
 
 

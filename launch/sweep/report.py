@@ -33,6 +33,10 @@ _COSTS = {  # there too, where networks are compared
     "perf/peak_memory_mib": "MiB",
 }
 _ORDER = ("done", "running", "stopped", "waiting", "failed")
+_TITLES = {
+    "parallel.png": "What differs, and the score",
+    "curves.png": "Over the steps",
+}
 Row = dict[str, Any]
 
 
@@ -216,7 +220,7 @@ def make(sweep: share.Sweep) -> tuple[str, list[results.Result], list[Any]]:
         f"{sweep.workdir.name}: {len(pooled)} settings",
         header,
         lines,
-        {path.stem: path for path in files if path.suffix == ".png"},
+        {_TITLES[path.name]: path for path in files if path.name in _TITLES},
         _overlays(sweep, found),
     )
     return text(pooled, sweep.plan), found, files
