@@ -2,6 +2,7 @@
 
     seg predict INPUT... --model=MODEL --out=DIR    images -> objects, tables
     seg train DIR --model=MODEL                     labelled images -> a model
+    seg evaluate DIR --model=MODEL                  scores on labelled images
     seg measure LABELS... --images=DIR --out=DIR    objects -> a table
     seg convert INPUT... --formats=... --out=DIR    objects -> other programs
     seg info MODEL                                  what a model is
@@ -24,8 +25,8 @@ import seg
 from seg import compiler, config, flags
 
 COMMANDS = (
-    "predict", "train", "measure", "convert", "info", "export", "verify",
-    "track-sync",
+    "predict", "train", "evaluate", "measure", "convert", "info", "export",
+    "verify", "track-sync",
 )  # fmt: skip
 
 

@@ -413,3 +413,62 @@ def test_one_bad_file_of_labels_stops_nothing(run, photos):
     assert status == 3 and "1 of 2 images failed" in told
     assert formats.read_table("out/objects.csv")
     assert "b_labels.tif" in pathlib.Path("out/failures.csv").read_text()
+
+
+@pytest.fixture
+def labelled():
+    """A folder `cells` of three images and masks of object ids."""
+    for i, name in enumerate(("a.png", "b.png", "c.png")):
+        for kind in ("images", "masks"):
+            pathlib.Path("cells", kind).mkdir(parents=True, exist_ok=True)
+        draw_photo(pathlib.Path("cells/images", name))
+        draw_labels(pathlib.Path("cells/masks", name), n=2 + i)
+    return pathlib.Path("cells")
+
+
+def test_labels_of_any_program_are_scored(run, labelled):
+    ask = ("evaluate", labelled)
+    status, told, _ = run(*ask, "--labels=cells/masks", "--out=out")
+    assert status == 0 and "3 images" in told
+    table = dict(
+        [cell.strip() for cell in line.split("|")[1:3]]
+        for line in told.splitlines()
+        if line.startswith("|")
+    )
+    assert table["ap50"].startswith("1.000") and table["dice"][:5] == "1.000"
+    assert pathlib.Path("out/scores.json").exists()
+    # one object of two is missed in one of the images, and one is split
+    pathlib.Path("theirs").mkdir()
+    for name in ("a", "b", "c"):
+        labels = np.array(Image.open(f"cells/masks/{name}.png"))
+        if name == "a":
+            labels[labels == 2] = 0
+        Image.fromarray(labels).save(f"theirs/{name}_labels.tif")
+    status, told, _ = run(*ask, "--labels=theirs")
+    assert status == 0 and "| 0.889" in told  # AP@0.5: 8 of 9 objects
+
+
+def test_a_model_is_scored_on_a_folder(run, labelled, model):
+    status, told, _ = run("evaluate", labelled, f"--model={model}")
+    assert status == 0 and "dice" in told
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("cells",), "give --model=MODEL or --labels=DIR"),
+        (("cells", "--labels=cells/masks", "--model=x"), "one of them"),
+        (("cells", "--labels=few"), "nothing for image 'a'"),
+        (("cells", "--labels=wrong"), "9x9 px, the image has 40x48"),
+        (("cells", "--model=nothing"), "no model 'nothing'"),
+        (("none", "--labels=few"), "data.path=none does not exist"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(run, labelled, arguments, message):
+    for folder in ("few", "wrong"):
+        pathlib.Path(folder).mkdir()
+        draw_labels(pathlib.Path(folder, "b_labels.tif"))
+    for name in "abc":
+        draw_labels(pathlib.Path("wrong", f"{name}_labels.tif"), (9, 9), 0)
+    status, _, told = run("evaluate", *arguments)
+    assert status == 2 and message in told and told.count("\n") == 1

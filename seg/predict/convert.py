@@ -211,7 +211,7 @@ class _Job:
             )
         pixels = self._images.read(one.image, one.labels.shape)
         source = os.path.relpath(image, self._out) if image else one.image
-        found = _found(one, pixels, stem, source)
+        found = segmented(one, pixels, stem, source)
         for form in self._forms:
             if form.uses_image and pixels is None:
                 raise config_lib.UserError(
@@ -233,12 +233,17 @@ class _Job:
         return [{**empty, **row} for row in rows]
 
 
-def _found(
+def segmented(
     one: annotations.Labelled,
     pixels: np.ndarray | None,
     stem: str,
     source: str,
 ) -> segmentation.Segmentation:
+    """The objects of a labelled image, measured; without probabilities.
+
+    pixels: [H, W, C], or None; stem: what the table calls the image; source:
+    its file.
+    """
     kinds = {name: k for k, name in enumerate(sorted(set(one.names)), 1)}
     of = np.array([0, *(kinds[name] for name in one.names)], np.uint8)
     measured = measures.of_labels(one.labels, pixels, len(one.names))
