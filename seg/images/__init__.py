@@ -9,3 +9,7 @@ from seg import config
 
 class ImageError(config.UserError):
     """An image that cannot be used. One line: which file, what, remedy."""
+
+
+class ChannelError(ImageError):
+    """An image with other channels than are wanted."""
