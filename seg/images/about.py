@@ -1,6 +1,5 @@
 """What a file says of itself, from its header alone."""
 
-import contextlib
 import os
 import pathlib
 from typing import NamedTuple
@@ -35,38 +34,38 @@ class About(NamedTuple):
         return axes.planes(self.letters, self.lengths, name, select, project)
 
 
-def read_about(path: str | os.PathLike[str]) -> About:
-    """Reads what a file, or the folder of an OME-Zarr image, says.
+def read_about(source: str | os.PathLike[str] | bytes) -> About:
+    """Reads what a file, its bytes, or the folder of an OME-Zarr image says.
 
     Raises ImageError.
     """
-    path, name = pathlib.Path(path), str(path)
-    with contextlib.ExitStack() as stack, read.explained(name):
-        if slide_zarr.is_zarr(path):
-            level = slide_zarr.level_0(path, name)
-            lengths = tuple(level.array.shape)
-            size, channels = metadata.of_zarr(
-                level.axes, lengths, level.multiscale, level.omero
-            )
-            return About(
-                _sides(level.axes, lengths),
-                level.axes,
-                lengths,
-                channels,
-                size,
-                True,
-            )
-        file = stack.enter_context(open(path, "rb"))
-        n_bytes = read.file_size(file, name)
+    if not isinstance(source, bytes) and slide_zarr.is_zarr(
+        pathlib.Path(source)
+    ):
+        return _of_zarr(pathlib.Path(source))
+    with read.opened(source) as (file, name, n_bytes):
         if not read.is_tiff(file, name):
-            return About(read.read_header(path).shape)
-        plan = stack.enter_context(tiff.opened(file, name, n_bytes))
-        size, channels = metadata.of_tiff(plan)
-        shape = _sides(plan.axes, plan.shape)
-        if plan.orientation in (5, 6, 7, 8):
-            shape, size = shape[::-1], size and size[::-1]
-        by_strips = slide.by_strips(plan)
-        return About(shape, plan.axes, plan.shape, channels, size, by_strips)
+            return About(read.read_header(source).shape)
+        with tiff.opened(file, name, n_bytes) as plan:
+            size, channels = metadata.of_tiff(plan)
+            shape = _sides(plan.axes, plan.shape)
+            if plan.orientation in (5, 6, 7, 8):
+                shape, size = shape[::-1], size and size[::-1]
+            by_strips = slide.by_strips(plan)
+            return About(
+                shape, plan.axes, plan.shape, channels, size, by_strips
+            )
+
+
+def _of_zarr(path: pathlib.Path) -> About:
+    with read.explained(str(path)):
+        level = slide_zarr.level_0(path, str(path))
+        lengths = tuple(level.array.shape)
+        size, channels = metadata.of_zarr(
+            level.axes, lengths, level.multiscale, level.omero
+        )
+    shape = _sides(level.axes, lengths)
+    return About(shape, level.axes, lengths, channels, size, True)
 
 
 def _sides(letters: str, lengths: tuple[int, ...]) -> tuple[int, int]:

@@ -82,7 +82,7 @@ def read_image(
 
     Raises ImageError, also for NaN and infinite values.
     """
-    with _opened(source, name) as (file, name, size):
+    with opened(source, name) as (file, name, size):
         if is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=False)
         else:
@@ -97,7 +97,7 @@ def read_mask(
 
     Raises ImageError, also for fractions and for channels that differ.
     """
-    with _opened(source, name) as (file, name, size):
+    with opened(source, name) as (file, name, size):
         if is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=True)
             lossy = False
@@ -111,7 +111,7 @@ def read_header(
     source: str | os.PathLike[str] | bytes, *, name: str = ""
 ) -> Header:
     """Reads size and orientation without decoding; raises ImageError."""
-    with _opened(source, name) as (file, name, size):
+    with opened(source, name) as (file, name, size):
         if is_tiff(file, name):
             with tiff.opened(file, name, size) as plan:
                 _check_tiff(plan, name, size, axes.first(plan.axes))
@@ -154,8 +154,8 @@ def as_channels(image: np.ndarray, n: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _opened(
-    source: str | os.PathLike[str] | bytes, name: str
+def opened(
+    source: str | os.PathLike[str] | bytes, name: str = ""
 ) -> Iterator[tuple[BinaryIO, str, int]]:
     """Yields (file, name, size in bytes); every failure is an ImageError."""
     if not isinstance(source, bytes):

@@ -25,7 +25,8 @@ from seg.images import outlines, write
 Polygons = Sequence[outlines.Polygon]
 
 _MEASURES = {
-    "area_px": "Area px^2", "mean_intensity": "Mean intensity",
+    "area_px": "Area px^2", "area_um2": "Area um^2",
+    "mean_intensity": "Mean intensity",
     "eccentricity": "Eccentricity", "solidity": "Solidity",
     "probability": "Probability",
 }  # fmt: skip

@@ -28,7 +28,7 @@ from seg import config as config_lib
 from seg import images as images_lib
 from seg.images import about as about_lib
 from seg.images import formats, read, slide, slide_write, write
-from seg.predict import inputs, summary
+from seg.predict import inputs, physical, summary
 from seg.predict import ledger as ledger_lib
 
 if typing.TYPE_CHECKING:  # it brings JAX, which a finished folder never needs
@@ -266,6 +266,12 @@ class _Job:
             text = f"{path} ({select}): {text.removeprefix(f'{path}: ')}"
         return text
 
+    def pixel_size(
+        self, use: "predictor_lib.Predictor"
+    ) -> tuple[float, float] | None:
+        """(row, column) in micrometres; None = nobody says it."""
+        return use.pixel_size(self.about.pixel_size if self.about else None)
+
     def mapped(
         self, use: "predictor_lib.Predictor", ledger: ledger_lib.Ledger
     ) -> _Map:
@@ -273,7 +279,8 @@ class _Job:
         with _reading():
             state = ledger.state(self.item.path)
             pixels = read.read_image(self.item.path, select=self.item.select)
-            return _Map(state, pixels, use.probabilities(pixels))
+            size = self.pixel_size(use)
+            return _Map(state, pixels, use.probabilities(pixels, None, size))
 
     def do_image(
         self,
@@ -285,12 +292,14 @@ class _Job:
         state, pixels = of.state, of.pixels
         with _reading():
             found = use.objects(pixels, of.probabilities, self.stem)
+            found = found.measured(self.pixel_size(use))
         source = os.path.relpath(self.item.path, self.out)
         found = dataclasses.replace(found, source=source)
         about = summary.of_image(
             found.labels.shape,
             found.table,
             lambda: summary.highest(found.probabilities),
+            found.pixel_size,
         )
         if not {"probabilities", "uncertainty"} & set(self.names):
             found = found.without_map()
@@ -340,10 +349,16 @@ class _Job:
                     "source": str(self.item.path),
                 },
                 select=self.item.select,
+                pixel_size=self.pixel_size(use),
                 check=check,
             )
         ledger.begin(self.item, self.stem)
-        rows = ({"image": self.stem, **row} for row in found.rows())
+        rows = (
+            physical.measured({"image": self.stem, **row}, found.pixel_size)
+            if found.pixel_size
+            else {"image": self.stem, **row}
+            for row in found.rows()
+        )
         formats.write_table(ledger.table(self.stem), rows)
         files = []
         for form in self._forms():
@@ -361,6 +376,7 @@ class _Job:
             found.shape,
             found.rows(),
             lambda: max(map(summary.highest, found.probabilities())),
+            found.pixel_size,
         )
         self._note(ledger, state, files, None, about)
         shutil.rmtree(work, ignore_errors=True)

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from seg import config as config_lib
 from seg import locks
 from seg.images import formats, write
+from seg.predict import physical
 
 Path = pathlib.Path
 
@@ -218,12 +219,18 @@ class Ledger:
         return self.folder / f"{stem}.work"
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The rows of the objects of all images that are done, by name."""
-        for record in self._done():
-            if record["rows"] is None:
-                yield from formats.iter_table(self.table(record["stem"]))
-            else:
-                yield from record["rows"]
+        """The rows of the objects of all images that are done, by name.
+
+        All have columns in micrometres where one has.
+        """
+        done = list(self._done())
+        some = any("pixel_size_um" in record["image"] for record in done)
+        for record in done:
+            rows = record["rows"]
+            if rows is None:
+                rows = formats.iter_table(self.table(record["stem"]))
+            for row in rows:
+                yield physical.measured(row, None) if some else row
 
     def images(self) -> list[dict[str, Any]]:
         """A row for each image that is done, the most doubtful first."""

@@ -185,8 +185,8 @@ def test_the_network_has_the_next_image_meanwhile_and_no_more(
     probabilities, objects = use.probabilities, use.objects
     n_mapped, seen = iter(mapped), []
 
-    def map_(pixels):
-        found = probabilities(pixels)
+    def map_(*args):
+        found = probabilities(*args)
         next(n_mapped).set()
         return found
 

@@ -25,9 +25,9 @@ def draw(path, shape, letters, seed=0, **options):
     return pixels
 
 
-def run(names, out, use, **kwargs):
+def run(given, out, use, **kwargs):
     out = pathlib.Path(out).absolute()
-    images = inputs.expand(map(str, names), out).images
+    images = inputs.expand(map(str, given), out).images
     kwargs = {"names": ("labels", "csv"), "settings": {"model": "a"}} | kwargs
     return bulk.run(images, out, predictor=lambda: use, **kwargs)
 
@@ -205,3 +205,49 @@ def test_older_records_stay_valid(tmp_path, use):
     assert record.pop("plane") == "" and record.pop("base") == "a"
     path.write_text(json.dumps(record))
     assert run(["a.png"], "out", None).n_skipped == 1
+
+
+def micro(path, seed, **resolution):
+    return draw(path, (40, 36), "YX", seed, **resolution)
+
+
+CM = {"resolutionunit": "CENTIMETER"}
+
+
+def test_tables_have_micrometres_where_a_file_says_them(tmp_path, use):
+    micro(tmp_path / "a.tif", 0)
+    micro(tmp_path / "b.tif", 1, resolution=(20000, 20000), **CM)
+    micro(tmp_path / "c.tif", 2, resolution=(20000, 40000), **CM)
+    names = ("labels", "csv", "images")
+    assert run(["."], "out", use, names=names).n_done == 3
+    rows = formats.read_table("out/objects.csv")
+    assert tuple(rows[0])[-3:] == ("area_um2", "row_um", "col_um")
+    assert {row["image"] for row in rows} == set("abc")
+    for row in rows:
+        um = [row[name] for name in ("area_um2", "row_um", "col_um")]
+        px = [row[name] for name in ("area_px", "row", "col")]
+        scale = {"b": (0.25, 0.5, 0.5), "c": (0.125, 0.25, 0.5)}
+        if row["image"] == "a":
+            assert um == [None, None, None]
+        else:
+            np.testing.assert_allclose(um, np.multiply(px, scale[row["image"]]))
+    about = {row["image"]: row for row in formats.read_table("out/images.csv")}
+    assert [about[x]["pixel_size_um"] for x in "abc"] == [
+        None, 0.5, pytest.approx(0.125**0.5),
+    ]  # fmt: skip
+    assert about["b"]["median_area_um2"] == about["b"]["median_area_px"] / 4
+    with tifffile.TiffFile("out/c_labels.tif") as file:
+        assert file.pages[0].tags["YResolution"].value == (40000, 1)
+    micro(tmp_path / "only" / "a.tif", 0)
+    run(["only"], "pixels", use)
+    rows = formats.read_table("pixels/objects.csv")
+    assert rows[0].keys() == set(formats.FIELDS)
+
+
+def test_tables_of_slides_have_them_too(tmp_path, use, monkeypatch):
+    monkeypatch.setattr(slide, "LARGE", 1000)
+    tiles = {"tile": (16, 16), "resolution": (20000, 20000), **CM}
+    draw(tmp_path / "a.tif", (90, 60), "YX", 3, **tiles)
+    run(["a.tif"], "out", use)
+    rows = formats.read_table("out/objects.csv")
+    assert rows and all(r["area_um2"] == r["area_px"] / 4 for r in rows)
