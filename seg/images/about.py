@@ -4,7 +4,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-from seg.images import axes, metadata, read, slide, slide_zarr, tiff
+from seg.images import axes, metadata, read, slide, slide_zarr, tiff, vendors
 
 
 class About(NamedTuple):
@@ -44,6 +44,9 @@ def read_about(source: str | os.PathLike[str] | bytes) -> About:
     ):
         return _of_zarr(pathlib.Path(source))
     with read.opened(source) as (file, name, n_bytes):
+        if vendors.is_vendor(source):
+            stack = vendors.open_file(source, name)
+            return About(stack.shape, *stack[3:])
         if not read.is_tiff(file, name):
             return About(read.read_header(source).shape)
         with tiff.opened(file, name, n_bytes) as plan:

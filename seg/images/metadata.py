@@ -35,7 +35,8 @@ _PRINTED = ("in", "inch", "inches", "cm")
 _LEAST_PRINTED = 20.0
 
 
-def _size(row: Any, col: Any, row_unit: str, col_unit: str) -> Size | None:
+def size(row: Any, col: Any, row_unit: str, col_unit: str) -> Size | None:
+    """The size of a pixel, of two lengths in these units."""
     units = [str(unit).strip().lower() for unit in (row_unit, col_unit)]
     try:
         found = [
@@ -44,7 +45,7 @@ def _size(row: Any, col: Any, row_unit: str, col_unit: str) -> Size | None:
         ]
     except (KeyError, TypeError, ValueError):
         return None
-    if not all(math.isfinite(size) and size > 0 for size in found):
+    if not all(math.isfinite(side) and side > 0 for side in found):
         return None
     return found[0], found[1]
 
@@ -60,13 +61,13 @@ def of_tiff(plan: tiff.Plan) -> tuple[Size | None, tuple[str, ...]]:
         tag = plan.page.tags.get("ResolutionUnit")
         unit = {2: "inch", 3: "cm"}.get(0 if tag is None else int(tag.value))
     row, col = (_spacing(plan, f"{axis}Resolution") for axis in "YX")
-    size = _size(row, col, unit, unit) if unit else None
-    if size and unit.lower() in _PRINTED and max(size) >= _LEAST_PRINTED:
-        size = None
+    found = size(row, col, unit, unit) if unit else None
+    if found and unit.lower() in _PRINTED and max(found) >= _LEAST_PRINTED:
+        found = None
     labels = known.get("Labels", [])
     # of every page, channels first
     n = plan.shape[plan.axes.index("C")] if "C" in plan.axes else 0
-    return size, _named(labels[:n], n)
+    return found, named(labels[:n], n)
 
 
 def _spacing(plan: tiff.Plan, tag: str) -> float | None:
@@ -85,7 +86,7 @@ def _of_ome(plan: tiff.Plan, text: str) -> tuple[Size | None, tuple[str, ...]]:
     if pixels is None:
         return None, ()
     about = pixels.attrib
-    size = _size(
+    found = size(
         about.get("PhysicalSizeY"),
         about.get("PhysicalSizeX"),
         about.get("PhysicalSizeYUnit", "um"),
@@ -93,7 +94,7 @@ def _of_ome(plan: tiff.Plan, text: str) -> tuple[Size | None, tuple[str, ...]]:
     )
     names = [c.get("Name", "") for c in pixels.findall("{*}Channel")]
     n = plan.shape[plan.axes.index("C")] if "C" in plan.axes else 0
-    return size, _named(names, n)
+    return found, named(names, n)
 
 
 def of_zarr(
@@ -115,12 +116,12 @@ def of_zarr(
         for axis in multiscale.get("axes", ())
     ]
     row, col = axes.index("Y"), axes.index("X")
-    size = _size(scale[row], scale[col], units[row], units[col])
+    found = size(scale[row], scale[col], units[row], units[col])
     labels = [of.get("label", "") for of in omero.get("channels", ())]
-    return size, _named(labels, shape[axes.index("C")] if "C" in axes else 0)
+    return found, named(labels, shape[axes.index("C")] if "C" in axes else 0)
 
 
-def _named(names: Sequence[Any], n: int) -> tuple[str, ...]:
+def named(names: Sequence[Any], n: int) -> tuple[str, ...]:
     """The names of `n` channels, in one line; () where they are not these."""
     found = tuple(" ".join(str(name).split()) for name in names)
     return found if n and len(found) == n and all(found) else ()

@@ -37,6 +37,7 @@ from seg.images import (
     raster,
     tiff,
     tiff_pixels,
+    vendors,
 )
 
 MAX_PIXELS = 2**28  # rows x columns x pages, 16384 x 16384
@@ -83,7 +84,11 @@ def read_image(
     Raises ImageError, also for NaN and infinite values.
     """
     with opened(source, name) as (file, name, size):
-        if is_tiff(file, name):
+        if vendors.is_vendor(source):
+            stack = vendors.open_file(source, name)
+            check_pixels(name, math.prod(stack.shape))
+            pixels = stack.read(select)
+        elif is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=False)
         else:
             pixels = _raster(file, name, size, select, mask=False)

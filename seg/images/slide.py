@@ -36,6 +36,7 @@ from seg.images import (
     slide_tiff,
     slide_zarr,
     tiff,
+    vendors,
 )
 
 LARGE = 64_000_000  # pixels, from which on an image is worked on by strips
@@ -255,6 +256,8 @@ def _plan(
     path: pathlib.Path, name: str, files: contextlib.ExitStack
 ) -> tiff.Plan | None:
     """What a TIFF holds; None: no TIFF."""
+    if vendors.is_vendor(path):
+        return None
     file = files.enter_context(open(path, "rb"))  # noqa: SIM115
     size = read.file_size(file, name)
     if not read.is_tiff(file, name):

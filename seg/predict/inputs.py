@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from seg import config as config_lib
 from seg.images import about as about_lib
-from seg.images import formats, read, slide_zarr
+from seg.images import formats, read, slide_zarr, vendors
 from seg.predict import ledger
 
 
@@ -72,8 +72,9 @@ def _named(text: str, out: Path) -> tuple[list[Path], list[Path]]:
         files, others = _images(path.iterdir(), out)
         if files:
             return files, others
+        endings = ", ".join((*read.SUFFIXES, *vendors.SUFFIXES))
         raise config_lib.UserError(
-            f"{text}: no images in this folder ({', '.join(read.SUFFIXES)}); "
+            f"{text}: no images in this folder ({endings}); "
             f"for folders in it, give '{path}/**/*.png'"
         )
     matches = map(Path, glob.glob(str(path), recursive=True))
@@ -116,7 +117,7 @@ def _is_table(path: Path, out: Path) -> bool:
 
 
 def _is_image(path: Path) -> bool:
-    if path.suffix.lower() in read.SUFFIXES:
+    if path.suffix.lower() in (*read.SUFFIXES, *vendors.SUFFIXES):
         return path.is_file()
     # not the arrays inside a Zarr, which look like one
     return slide_zarr.is_zarr(path) and not any(
