@@ -85,8 +85,6 @@ def main(inputs: list[str]) -> int:
             config_lib.unknown("projection", FLAGS.project, axes.PROJECTIONS)
         )
     found = inputs_lib.expand(inputs, out)
-    if found.skipped:
-        print(f"note: {found}", file=sys.stderr)
     models = [bundle.load(folder) for folder in folders]
     config = config_lib.replace(models[0].config, flags.overrides())
     scaled.known_zoom(config_lib.check(config))  # or it is refused
@@ -96,6 +94,8 @@ def main(inputs: list[str]) -> int:
         "engine": engine.identity(FLAGS.engine),
         "predict": dataclasses.asdict(config.predict),
     }
+    if found.skipped:
+        print(f"note: {found}", file=sys.stderr)
     with stop.Signals() as signals:
 
         def predictor() -> "Predictor":

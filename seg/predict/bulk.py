@@ -293,8 +293,9 @@ class _Job:
         with _reading():
             found = use.objects(pixels, of.probabilities, self.stem)
             found = found.measured(self.pixel_size(use))
-        source = os.path.relpath(self.item.path, self.out)
-        found = dataclasses.replace(found, source=source)
+        if not self.item.plane:  # which is no file
+            source = os.path.relpath(self.item.path, self.out)
+            found = dataclasses.replace(found, source=source)
         about = summary.of_image(
             found.labels.shape,
             found.table,

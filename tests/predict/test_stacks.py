@@ -1,5 +1,7 @@
 """Stacks in bulk: every plane is an image of its own, in one input file."""
 
+import base64
+import io
 import json
 import pathlib
 
@@ -194,6 +196,21 @@ def test_what_is_no_image_is_skipped_and_counted(tmp_path, use):
         "5 files that are no images skipped: 2 .txt, 1 "
     )
     assert not str(inputs.expand([str(tmp_path / "a.png")], tmp_path))
+
+
+def test_planes_for_other_programs_have_names_and_pixels(tmp_path, use):
+    """LabelMe and COCO name files; a plane is none."""
+    pixels = draw(tmp_path / "a.tif", (2, 40, 36), "ZYX")
+    run(["a.tif"], "out", use, names=("labelme", "coco"))
+    coco = json.loads(pathlib.Path("out/coco.json").read_text())
+    names = [image["file_name"] for image in coco["images"]]
+    assert names == ["a_z000", "a_z001"]
+    for z, name in enumerate(names):
+        about = json.loads(pathlib.Path(f"out/{name}.json").read_text())
+        content = base64.b64decode(about["imageData"])
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(io.BytesIO(content))), pixels[z]
+        )
 
 
 def test_older_records_stay_valid(tmp_path, use):
