@@ -14,7 +14,7 @@ from PIL import Image
 
 from seg import config
 from seg.images import formats
-from seg.predict import bulk, ledger, predictor
+from seg.predict import bulk, jobs, ledger, predictor
 from seg.predict import inputs as inputs_lib
 
 NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
@@ -205,7 +205,7 @@ def test_the_network_has_the_next_image_meanwhile_and_no_more(
 
 def test_a_large_image_waits_for_its_turn(tmp_path, use, monkeypatch):
     images = [draw(tmp_path / f"{name}.png") for name in "abc"]
-    monkeypatch.setattr(bulk, "_SMALL", 40 * 50 - 1)
+    monkeypatch.setattr(jobs, "_SMALL", 40 * 50 - 1)
     order = []
 
     def noted(name, method, *args):
