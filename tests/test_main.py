@@ -11,6 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import tifffile
 from flax import nnx
 from PIL import Image
 
@@ -89,6 +90,41 @@ def test_flags_override_the_models_settings(run, model, photos):
     assert files("large").keys() == {"objects.csv"}
 
 
+def test_a_mixed_folder_with_a_stack(run, model, photos):
+    (photos / "notes.txt").write_text("")
+    (photos / "thumbs.db").write_text("")
+    draw = np.random.default_rng(0)
+    tifffile.imwrite(
+        photos / "deep.tif",
+        draw.integers(0, 255, (3, 2, 30, 36), np.uint8),
+        imagej=True,
+        resolution=(2, 2),
+        metadata={"axes": "ZCYX", "unit": "um", "Labels": ["DAPI", "GFP"] * 3},
+    )
+    common = ("predict", photos, f"--model={model}", "--formats=labels,csv")
+    status, out, err = run(*common, "--out=out")
+    assert status == 3  # the stack has two channels
+    assert err.startswith("note: 2 files that are no images skipped: ")
+    assert "choose with select='C=0' (0 to 1)" in err
+    assert "1 of 4 images failed" in err and "0 DAPI, 1 GFP" in err
+    (photos / "notes.txt").unlink()
+    (photos / "thumbs.db").unlink()
+    status, out, err = run(*common, "--out=out", "--select=C=0")
+    assert (status, err) == (0, "")
+    assert "6 segmented" in out
+    assert "deep_z002_labels.tif" in files("out")
+    rows = formats.read_table("out/objects.csv")
+    um = {row["image"]: row["area_um2"] for row in rows}
+    assert um["deep_z000"] and um["a"] is None
+    deep = photos / "deep.tif"
+    status, out, err = run(
+        "predict", deep, *common[2:], "--out=one", "--select=C=1",
+        "--project=mean",
+    )  # fmt: skip
+    assert (status, err) == (0, "") and "1 segmented" in out
+    assert files("one").keys() == {"deep_labels.tif", "objects.csv"}
+
+
 def test_some_that_failed_are_status_3(run, model, photos):
     (photos / "broken.png").write_bytes(b"nothing")
     status, _, err = run("predict", photos, f"--model={model}", "--out=out")
@@ -134,6 +170,8 @@ MODEL, OUT, PHOTO = "--model=MODEL", "--out=out", "in/a.png"
         (("export", "MODEL", "--format=bundle"), "give --out=DIR"),
         (("predict", PHOTO, MODEL, OUT, "--diameter=0"), "diameter=0"),
         (("predict", PHOTO, MODEL, OUT, "--diameter=30"), "data.diameter=0"),
+        (("predict", PHOTO, MODEL, OUT, "--select=Z"), "is not like 'Z=3'"),
+        (("predict", PHOTO, MODEL, OUT, "--project=maxi"), "mean max?"),
         (("export", MODEL, "--format=onyx"), "one of <stablehlo|onnx|bundle>"),
         (("verify", "nowhere"), "nowhere does not exist"),
         (("track-sync", "in"), "holds no spool"),

@@ -6,6 +6,7 @@ It computes in bfloat16 on a GPU, and on a CPU in what its engine chooses.
 """
 
 import contextlib
+import importlib
 import csv
 import pathlib
 import subprocess
@@ -228,15 +229,14 @@ def _in_process(arguments: list[str]) -> Callable[[], None]:
     """The command without the start of a process; the last arguments hold."""
     from absl import flags
 
-    from seg import __main__ as command
-
     name, images, *settings = arguments
+    command = importlib.import_module(f"seg.commands.{name}")
     if "model" not in flags.FLAGS:
-        command.COMMANDS[name].define()
+        command.define()
 
     def call() -> None:
         flags.FLAGS(["seg", *settings])
-        if status := command.COMMANDS[name].run([images]):
+        if status := command.main([images]):
             raise RuntimeError(f"seg predict ended with {status}")
 
     return call

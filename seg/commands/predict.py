@@ -3,6 +3,7 @@
 Segments images. INPUT is a file, a folder or a glob. For each image:
 <stem>_labels.tif, <stem>_overlay.png and what else --formats names; for
 all: objects.csv. The same command, run again, skips what is finished.
+Of a stack, every plane in Z and T is an image, <stem>_t000_z003_labels.tif.
 """
 
 import dataclasses
@@ -46,7 +47,16 @@ def define() -> None:
     )
     absl_flags.DEFINE_bool("overwrite", False, "do finished images again")
     absl_flags.DEFINE_string(
-        "select", "", "plane of a stack, as Z=3 or Z=3,T=0"
+        "select",
+        "",
+        "planes and channels, from 0: Z=3,T=0 or C=1 or Z=2-5 or C=0+2; by "
+        "default every plane of a stack is an image of its own",
+    )
+    absl_flags.DEFINE_string(
+        "project",
+        "",
+        "max or mean: the planes of Z become one, by the largest value or the "
+        "mean of each pixel",
     )
     flags.define(("predict",), experiment=False, default="the model's")
     for name in ("diameter", "pixel_size"):
@@ -55,8 +65,9 @@ def define() -> None:
 
 def main(inputs: list[str]) -> int:
     """Segments images; returns the exit status."""
-    from seg.images import formats
+    from seg.images import axes, formats
     from seg.predict import bulk, bundle, engine, ensemble, scaled
+    from seg.predict import inputs as inputs_lib
     from seg.train import stop
 
     if not inputs:
@@ -64,7 +75,12 @@ def main(inputs: list[str]) -> int:
     names = formats.chosen(FLAGS.formats)
     out = pathlib.Path(flags.given("out", "DIR")).expanduser().absolute()
     folders = seg.find_all(flags.given("model", "MODEL"))
-    images = bulk.expand(inputs, out)
+    axes.parse(FLAGS.select, "--select")
+    if FLAGS.project not in ("", *axes.PROJECTIONS):
+        raise config_lib.UserError(
+            config_lib.unknown("projection", FLAGS.project, axes.PROJECTIONS)
+        )
+    found = inputs_lib.expand(inputs, out)
     models = [bundle.load(folder) for folder in folders]
     config = config_lib.replace(models[0].config, flags.overrides())
     scaled.known_zoom(config_lib.check(config))  # or it is refused
@@ -74,6 +90,8 @@ def main(inputs: list[str]) -> int:
         "engine": engine.identity(FLAGS.engine),
         "predict": dataclasses.asdict(config.predict),
     }
+    if found.skipped:
+        print(f"note: {found}", file=sys.stderr)
     with stop.Signals() as signals:
 
         def predictor() -> "Predictor":
@@ -89,13 +107,14 @@ def main(inputs: list[str]) -> int:
 
         try:
             outcome = bulk.run(
-                images,
+                found.images,
                 out,
                 names,
                 settings,
                 predictor,
                 overwrite=FLAGS.overwrite,
                 select=FLAGS.select,
+                project=FLAGS.project,
                 progress=lambda items: _progress(items, signals.check),
                 check=signals.check,
             )

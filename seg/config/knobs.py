@@ -93,15 +93,16 @@ class Predict:
     rescale: bool = knob(
         True,
         "see an image at the size at which its objects are as large as those "
-        "of the training, where separate=learned finds them more than 2.5 "
-        "times larger or smaller",
+        "of the training, by what the file says of its pixels, or where "
+        "separate=learned finds them more than 2.5 times larger or smaller",
     )
     diameter: float | None = knob(
         None, "diameter of the objects in the image, px, if known", POSITIVE
     )
     pixel_size: float | None = knob(
         None,
-        "micrometres a px of the image, where data.pixel_size is known",
+        "micrometres a px of the image, where data.pixel_size is known; by "
+        "default what the file says",
         POSITIVE,
     )
     threshold: float = knob(

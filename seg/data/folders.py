@@ -40,10 +40,10 @@ _SPLITS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_FORMATS = {"png", "jpg", "jpeg", "tif", "tiff", "bmp"}
+_FORMATS = {"png", "jpg", "jpeg", "tif", "tiff", "bmp", "webp"}
 _KNOWN = _IMAGES | _MASKS | _SPLITS.keys() | _FORMATS
 _OTHER_IMAGES = (
-    *(".gif", ".webp", ".npy", ".npz", ".jp2", ".heic", ".psd", ".svs"),
+    *(".gif", ".npy", ".npz", ".jp2", ".heic", ".psd", ".svs"),
     *(".czi", ".nd2", ".lif", ".ndpi", ".dcm", ".nii", ".h5", ".zarr"),
 )
 

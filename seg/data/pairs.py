@@ -24,6 +24,7 @@ _MAGIC = {
     ".bmp": (b"BM",),
     ".tif": (b"II", b"MM"),
     ".tiff": (b"II", b"MM"),
+    ".webp": (b"RIFF",),
 }
 
 

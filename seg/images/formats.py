@@ -56,6 +56,7 @@ IMAGE_FIELDS = (
     "covered",
     "probability",
     "doubt",
+    "pixel_size_um",
 )
 _TEXT = ("image", "class")
 _WHOLE = ("label", "area_px", "at_border")  # and the boxes' corners
@@ -251,8 +252,12 @@ def _value(key: str, cell: str) -> Any:
     return cell
 
 
+def _slide_tiff(path: pathlib.Path, found: Any, *of: Any) -> None:
+    slide_write.write_tiff(path, *of, pixel_size=found.pixel_size)
+
+
 def _slide_labels(path: pathlib.Path, found: Any) -> None:
-    slide_write.write_tiff(path, found.labels(), found.shape, _ids(found))
+    _slide_tiff(path, found, found.labels(), found.shape, _ids(found))
 
 
 def _ids(found: Any) -> np.dtype:
@@ -260,24 +265,29 @@ def _ids(found: Any) -> np.dtype:
 
 
 def _slide_classes(path: pathlib.Path, found: Any) -> None:
-    slide_write.write_tiff(path, found.classes(), found.shape, np.uint8)
+    _slide_tiff(path, found, found.classes(), found.shape, np.uint8)
 
 
 def _slide_probabilities(path: pathlib.Path, found: Any) -> None:
     shape, strips = (*found.shape, found.n_classes), found.probabilities()
     if found.n_classes == 1:
         shape, strips = found.shape, (strip[..., 0] for strip in strips)
-    slide_write.write_tiff(path, strips, shape, np.float32)
+    _slide_tiff(path, found, strips, shape, np.float32)
 
 
 def _slide_uncertainty(path: pathlib.Path, found: Any) -> None:
     strips = map(write.uncertainty, found.probabilities())
-    slide_write.write_tiff(path, strips, found.shape, np.float32)
+    _slide_tiff(path, found, strips, found.shape, np.float32)
 
 
 def _slide_zarr(path: pathlib.Path, found: Any) -> None:
     slide_write.write_zarr(
-        path, found.labels(), found.shape, _ids(found), labels=True
+        path,
+        found.labels(),
+        found.shape,
+        _ids(found),
+        labels=True,
+        pixel_size=found.pixel_size,
     )
 
 
@@ -298,7 +308,9 @@ def _slide_overlay(path: pathlib.Path, found: Any) -> None:
 FORMATS: dict[str, Format] = {
     "labels": Format(
         "{stem}_labels.tif",
-        lambda path, image, found: write.write_labels(path, found.labels),
+        lambda path, image, found: write.write_labels(
+            path, found.labels, found.pixel_size
+        ),
         _slide_labels,
     ),
     "classes": Format(
@@ -330,7 +342,7 @@ FORMATS: dict[str, Format] = {
     "probabilities": Format(
         "{stem}_probabilities.tif",
         lambda path, image, found: write.write_probabilities(
-            path, found.probabilities
+            path, found.probabilities, found.pixel_size
         ),
         _slide_probabilities,
         uses_map=True,
@@ -338,7 +350,7 @@ FORMATS: dict[str, Format] = {
     "uncertainty": Format(
         "{stem}_uncertainty.tif",
         lambda path, image, found: write.write_uncertainty(
-            path, found.probabilities
+            path, found.probabilities, found.pixel_size
         ),
         _slide_uncertainty,
         uses_map=True,
@@ -351,6 +363,7 @@ FORMATS: dict[str, Format] = {
             found.labels.shape,
             np.uint32,
             labels=True,
+            pixel_size=found.pixel_size,
         ),
         _slide_zarr,
         needs=("zarr", "slides"),

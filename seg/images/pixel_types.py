@@ -1,4 +1,4 @@
-"""Decoded pixels to the few types that the rest works with."""
+"""Decoded pixels to the few types that the rest works with, and upright."""
 
 import numpy as np
 
@@ -78,3 +78,15 @@ def _integers(pixels: np.ndarray, name: str) -> np.ndarray:
             )
         pixels = whole
     return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("=")))
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes an EXIF or TIFF orientation (1 to 8) of [H, W, ...]."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    # after the swap 6 still is mirrored, 8 upside down, and 7 both
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels

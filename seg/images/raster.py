@@ -1,4 +1,4 @@
-"""Decodes PNG, JPEG and BMP with Pillow: what `read` uses for them."""
+"""Decodes PNG, JPEG, BMP and WebP with Pillow: what `read` uses for them."""
 
 from typing import BinaryIO
 
@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from seg import images
-from seg.images import tiff
+from seg.images import pixel_types
 
-_FORMATS = ("PNG", "JPEG", "BMP")
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 _ORIENTATION = 0x0112
 _EXIF_BYTES = 1 << 16
 _RGB_LIKE = ("CMYK", "YCbCr", "LAB", "RGBA", "RGBX", "RGBa", "PA")
@@ -22,11 +22,31 @@ def open_file(file: BinaryIO, name: str) -> Image.Image:
     a phone (MPO) are none.
     """
     image = Image.open(file, formats=_FORMATS)
-    if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
+    moves = image.format in ("PNG", "WEBP")
+    if moves and getattr(image, "n_frames", 1) > 1:
         raise images.ImageError(
-            f"{name}: an animated PNG; save the frame you want as a file"
+            f"{name}: an animated {image.format}; save the frame you want as "
+            "a file"
         )
     return image
+
+
+def is_lossy(image: Image.Image, file: BinaryIO) -> bool:
+    """Whether the packing has changed the pixels; nothing is decoded."""
+    if image.format != "WEBP":
+        return image.format in ("JPEG", "MPO")
+    here, position, kind = file.tell(), 12, b""
+    # the frame comes after the chunks of an extended file
+    while kind not in (b"VP8 ", b"VP8L"):
+        file.seek(position)
+        start = file.read(8)
+        if len(start) < 8:
+            break
+        kind = start[:4]
+        length = int.from_bytes(start[4:], "little")
+        position += 8 + length + length % 2
+    file.seek(here)
+    return kind == b"VP8 "
 
 
 def orientation(image: Image.Image, file: BinaryIO) -> int:
@@ -70,7 +90,7 @@ def decode(
         depth, kind = file.read(2)
     turned = orientation(image, file)
     if depth == 16 and kind != 0:
-        return tiff.upright(_deep_png(file, name), turned)
+        return pixel_types.upright(_deep_png(file, name), turned)
     if image.mode == "P" and not mask:
         # by RGBA, as a palette may carry its transparency in bytes
         image = image.convert("RGBA").convert("RGB")
@@ -86,7 +106,7 @@ def decode(
     if mask and kind == 0 and depth in (2, 4):
         # Pillow scales these codes to 0 to 255
         pixels = pixels // (85 if depth == 2 else 17)
-    return tiff.upright(pixels.reshape(*pixels.shape[:2], -1), turned)
+    return pixel_types.upright(pixels.reshape(*pixels.shape[:2], -1), turned)
 
 
 def _only_alpha(image: Image.Image) -> bool:

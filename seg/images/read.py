@@ -1,4 +1,4 @@
-"""One way to read an image, whatever the file: PNG, JPEG, BMP and TIFF.
+"""One way to read an image: PNG, JPEG, BMP, WebP and TIFF.
 
 `read_image` gives [H, W, C] in uint8, uint16 or float32, as stored:
 
@@ -20,6 +20,7 @@ an ImageError of one line that starts with its name.
 
 import contextlib
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -29,7 +30,15 @@ import numpy as np
 from PIL import Image
 
 from seg import config, images
-from seg.images import pixel_types, raster, tiff
+from seg.images import (
+    axes,
+    pixel_types,
+    projection,
+    raster,
+    tiff,
+    tiff_pixels,
+    vendors,
+)
 
 MAX_PIXELS = 2**28  # rows x columns x pages, 16384 x 16384
 MAX_BYTES = 2**28
@@ -37,7 +46,7 @@ MAX_RATIO = 100
 _BY_STRIPS = (
     "save it as tiled TIFF or OME-Zarr, which `seg predict` takes in any size"
 )
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 # Pillow warns from here on, and refuses at twice; what it warns of is refused
 # here, where the file's size counts too.
@@ -53,7 +62,7 @@ class Header(NamedTuple):
 
     shape: (H, W) as `read_image` would give it, rotation applied.
     orientation: of EXIF; 1 = upright.
-    lossy: whether the pixels are JPEG's.
+    lossy: whether the pixels are those of JPEG or of lossy WebP.
     """
 
     shape: tuple[int, int]
@@ -69,12 +78,17 @@ def read_image(
     Args:
       source: a path, or the bytes of a file.
       name: of the file in messages; by default the path.
-      select: of a TIFF stack, the plane to take, as "Z=3" or "Z=3,T=0".
+      select: of a stack, the plane to take, as "Z=3,T=0" or "Z=max", and of
+        its channels, as "C=0"; see `axes`.
 
     Raises ImageError, also for NaN and infinite values.
     """
-    with _opened(source, name) as (file, name, size):
-        if is_tiff(file, name):
+    with opened(source, name) as (file, name, size):
+        if vendors.is_vendor(source):
+            stack = vendors.open_file(source, name)
+            check_pixels(name, math.prod(stack.shape))
+            pixels = stack.read(select)
+        elif is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=False)
         else:
             pixels = _raster(file, name, size, select, mask=False)
@@ -88,13 +102,13 @@ def read_mask(
 
     Raises ImageError, also for fractions and for channels that differ.
     """
-    with _opened(source, name) as (file, name, size):
+    with opened(source, name) as (file, name, size):
         if is_tiff(file, name):
             pixels = _tiff(file, name, size, select, mask=True)
             lossy = False
         else:
             pixels = _raster(file, name, size, select, mask=True)
-            lossy = _magic(file).startswith(b"\xff\xd8")
+            lossy = raster.is_lossy(raster.open_file(file, name), file)
         return pixel_types.codes(pixels, name, lossy)
 
 
@@ -102,10 +116,10 @@ def read_header(
     source: str | os.PathLike[str] | bytes, *, name: str = ""
 ) -> Header:
     """Reads size and orientation without decoding; raises ImageError."""
-    with _opened(source, name) as (file, name, size):
+    with opened(source, name) as (file, name, size):
         if is_tiff(file, name):
             with tiff.opened(file, name, size) as plan:
-                _check_tiff(plan, name, size)
+                _check_tiff(plan, name, size, axes.first(plan.axes))
                 rows = plan.shape[plan.axes.index("Y")]
                 columns = plan.shape[plan.axes.index("X")]
                 orientation, lossy = plan.orientation, False
@@ -114,7 +128,7 @@ def read_header(
             _check_raster(image, name, size)
             columns, rows = image.size
             orientation = raster.orientation(image, file)
-            lossy = image.format in ("JPEG", "MPO")
+            lossy = raster.is_lossy(image, file)
     turned = orientation in (5, 6, 7, 8)
     shape = (columns, rows) if turned else (rows, columns)
     return Header(shape, orientation, lossy)
@@ -124,24 +138,29 @@ def as_channels(image: np.ndarray, n: int) -> np.ndarray:
     """The image [H, W, C] with `n` channels, in its dtype.
 
     One from three is the luma (Rec. 601); three from one repeats it. Raises
-    ImageError for any other change.
+    ChannelError for any other change.
     """
-    if image.shape[-1] == n:
+    n_stored = image.shape[-1]
+    if n_stored == n:
         return image
-    if (image.shape[-1], n) == (1, 3):
+    if (n_stored, n) == (1, 3):
         return np.repeat(image, 3, axis=-1)
-    if (image.shape[-1], n) == (3, 1):
+    if (n_stored, n) == (3, 1):
         return pixel_types.luma(image)
-    raise images.ImageError(
-        f"the image has {image.shape[-1]} channels, the model takes {n}; "
-        "choose the channels, or train with model.in_channels="
-        f"{image.shape[-1]}"
+    remedy = f"train with model.in_channels={n_stored}"
+    if n_stored > n:
+        some = "+".join(map(str, range(n)))
+        remedy = (
+            f"choose with select='C={some}' (0 to {n_stored - 1}), or {remedy}"
+        )
+    raise images.ChannelError(
+        f"the image has {n_stored} channels, the model takes {n}; {remedy}"
     )
 
 
 @contextlib.contextmanager
-def _opened(
-    source: str | os.PathLike[str] | bytes, name: str
+def opened(
+    source: str | os.PathLike[str] | bytes, name: str = ""
 ) -> Iterator[tuple[BinaryIO, str, int]]:
     """Yields (file, name, size in bytes); every failure is an ImageError."""
     if not isinstance(source, bytes):
@@ -210,11 +229,12 @@ def is_tiff(file: BinaryIO, name: str) -> bool:
     start = _magic(file)
     if start[:4] in _TIFF_MAGIC:
         return True
-    if start.startswith(_RASTER_MAGIC):
+    if start.startswith(_RASTER_MAGIC) or start[8:12] == b"WEBP":
         return False
     raise images.ImageError(
         f"{name}: not an image that is read here (its bytes are neither PNG, "
-        "JPEG, TIFF nor BMP, whatever its name); convert it to TIFF or PNG"
+        "JPEG, BMP, WebP nor TIFF, whatever its name); convert it to one of "
+        "them"
     )
 
 
@@ -240,14 +260,16 @@ def _check_size(name: str, pixels: int, n_bytes: int, size: int) -> None:
 def _raster(
     file: BinaryIO, name: str, size: int, select: str, *, mask: bool
 ) -> np.ndarray:
-    """The pixels of a PNG, JPEG or BMP, [H, W, C], upright."""
-    if select:
+    """The pixels of a PNG, JPEG, BMP or WebP, [H, W, C], upright."""
+    if axes.parse(select, name).keys() - {"C"}:
         raise images.ImageError(
             f"{name}: has no axes to choose from; leave out select={select!r}"
         )
     image = raster.open_file(file, name)
     _check_raster(image, name, size)
-    return raster.decode(image, file, name, mask=mask)
+    pixels = raster.decode(image, file, name, mask=mask)
+    index, kept = axes.choose("YXC", pixels.shape, name, select)
+    return axes.channels_last(axes.take(pixels, index), kept)
 
 
 def _check_raster(image: Image.Image, name: str, size: int) -> None:
@@ -255,13 +277,23 @@ def _check_raster(image: Image.Image, name: str, size: int) -> None:
     _check_size(name, pixels, pixels * len(image.getbands()), size)
 
 
-def _check_tiff(plan: tiff.Plan, name: str, size: int) -> None:
-    n_bytes = plan.series.nbytes
-    pixels = n_bytes // plan.series.dtype.itemsize
-    samples = 1
-    for axis, length in zip(plan.axes, plan.shape, strict=True):
-        samples *= length if axis in "CS" else 1
-    _check_size(name, pixels // max(samples, 1), n_bytes, size)
+def _check_tiff(
+    plan: tiff.Plan, name: str, size: int, index: axes.Index
+) -> None:
+    """Refuses a plane that would take too much memory."""
+    rows, columns = (
+        plan.shape[plan.axes.index("Y")],
+        plan.shape[plan.axes.index("X")],
+    )
+    n_values = tiff_pixels.n_decoded(plan, index)
+    n_pixels = rows * columns
+    if not plan.is_paged:  # decoded are all planes, whichever is chosen
+        n_pixels *= math.prod(
+            length
+            for axis, length in zip(plan.axes, plan.shape, strict=True)
+            if axis not in axes.CHANNELS + "YX"
+        )
+    _check_size(name, n_pixels, n_values * plan.series.dtype.itemsize, size)
 
 
 def _tiff(
@@ -269,5 +301,10 @@ def _tiff(
 ) -> np.ndarray:
     """The pixels of a TIFF, [H, W, C], upright."""
     with tiff.opened(file, name, size) as plan:
-        _check_tiff(plan, name, size)
-        return tiff.decode(plan, name, select, mask=mask)
+        kind, each = axes.merged(plan.axes, plan.shape, name, select)
+        index, _ = axes.choose(plan.axes, plan.shape, name, each[0])
+        _check_tiff(plan, name, size, index)
+        planes = (
+            tiff_pixels.decode(plan, name, one, mask=mask) for one in each
+        )
+        return projection.over(kind, planes) if kind else next(planes)

@@ -22,12 +22,22 @@ import contextlib
 import functools
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Protocol, Self
 
 import numpy as np
 
 from seg import images
-from seg.images import pixel_types, read, slide_tiff, slide_zarr, tiff
+from seg.images import (
+    axes,
+    pixel_types,
+    projection,
+    read,
+    slide_tiff,
+    slide_zarr,
+    tiff,
+    vendors,
+)
 
 LARGE = 64_000_000  # pixels, from which on an image is worked on by strips
 MAX_STRIP_BYTES = 2**30
@@ -128,7 +138,7 @@ class Slide:
             self._kept[i] = band
             first, last = max(top, start), min(bottom, start + len(band))
             out[first - top : last - top] = band[first - start : last - start]
-        return np.ascontiguousarray(tiff.upright(out, self._orientation))
+        return np.ascontiguousarray(pixel_types.upright(out, self._orientation))
 
     def _load(self, i: int) -> np.ndarray:
         top = i * self._bands.height
@@ -166,23 +176,55 @@ class _Whole:
         return self._pixels
 
 
+class _Merged:
+    """Several planes of an image as one, row by row."""
+
+    def __init__(self, kind: str, planes: Sequence[Bands]) -> None:
+        self._kind, self._planes = kind, planes
+        first = planes[0]
+        self.shape, self.n_channels = first.shape, first.n_channels
+        self.dtype, self.height = first.dtype, first.height
+        # a plane, the sum in 64 bits, and the sum with the plane
+        n_values = first.height * first.shape[1] * first.n_channels
+        self.n_bytes = first.n_bytes + 16 * n_values
+
+    def band(self, i: int) -> np.ndarray:
+        return projection.over(
+            self._kind, (plane.band(i) for plane in self._planes)
+        )
+
+
+def _merged(kind: str, planes: Sequence[Bands]) -> Bands:
+    return _Merged(kind, planes) if kind else planes[0]
+
+
 def open_slide(source: str | os.PathLike[str], *, select: str = "") -> Slide:
     """Opens an image to be read by rows.
 
     Args:
       source: a file, or the folder of an OME-Zarr image.
-      select: of a stack, the plane to take, as "Z=3" or "Z=3,T=0".
+      select: of a stack, the plane to take; see `axes`.
 
     Raises ImageError; UserError where a library is missing.
     """
     path, name = pathlib.Path(source), str(source)
     with contextlib.ExitStack() as files, read.explained(name):
         if slide_zarr.is_zarr(path):
-            return Slide(slide_zarr.ZarrBands(path, name, select), name)
-        plan, size = _plan(path, name, files)
+            level = slide_zarr.level_0(path, name)
+            kind, each = axes.merged(
+                level.axes, level.array.shape, name, select
+            )
+            bands = _merged(
+                kind, [slide_zarr.ZarrBands(level, name, one) for one in each]
+            )
+            return Slide(bands, name)
+        plan = _plan(path, name, files)
         if plan is None or not slide_tiff.suits(plan):
             return Slide(_Whole(read.read_image(path, select=select)), name)
-        bands = slide_tiff.TiffBands(plan, name, size, select)
+        kind, each = axes.merged(plan.axes, plan.shape, name, select)
+        bands = _merged(
+            kind, [slide_tiff.TiffBands(plan, name, one) for one in each]
+        )
         return Slide(bands, name, plan.orientation, files)
 
 
@@ -197,23 +239,28 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
         return True
     try:
         with contextlib.ExitStack() as files, read.explained(str(path)):
-            plan, _ = _plan(path, str(path), files)
-            if plan is None:
-                return False
-            n_rows = plan.shape[plan.axes.index("Y")]
-            n_pixels = n_rows * plan.shape[plan.axes.index("X")]
-            return n_pixels > LARGE and slide_tiff.suits(plan)
+            plan = _plan(path, str(path), files)
+            return plan is not None and by_strips(plan)
     except images.ImageError:
         return False
 
 
+def by_strips(plan: tiff.Plan) -> bool:
+    """`is_slide` of a TIFF."""
+    n_rows = plan.shape[plan.axes.index("Y")]
+    n_pixels = n_rows * plan.shape[plan.axes.index("X")]
+    return n_pixels > LARGE and slide_tiff.suits(plan)
+
+
 def _plan(
     path: pathlib.Path, name: str, files: contextlib.ExitStack
-) -> tuple[tiff.Plan | None, int]:
-    """What a TIFF holds (None: no TIFF), and its size in bytes."""
+) -> tiff.Plan | None:
+    """What a TIFF holds; None: no TIFF."""
+    if vendors.is_vendor(path):
+        return None
     file = files.enter_context(open(path, "rb"))  # noqa: SIM115
     size = read.file_size(file, name)
     if not read.is_tiff(file, name):
-        return None, size
+        return None
     with tiff.listening():
-        return files.enter_context(tiff.load(file, name, size)), size
+        return files.enter_context(tiff.load(file, name, size))

@@ -32,10 +32,13 @@ def write_tiff(
     strips: Iterable[np.ndarray],
     shape: tuple[int, ...],
     dtype: npt.DTypeLike,
+    *,
+    pixel_size: tuple[float, float] | None = None,
 ) -> None:
     """Writes a BigTIFF in tiles of 512 x 512, packed by zlib in parallel.
 
     Channels are interleaved; three in uint8 are red, green and blue.
+    pixel_size: here and below (row, column) in micrometres.
     """
     dtype = np.dtype(dtype)
     colour = shape[2:] == (3,) and dtype == np.uint8
@@ -61,6 +64,7 @@ def write_tiff(
             metadata={"axes": axes[: len(shape)]},
             maxworkers=os.cpu_count(),
             buffersize=n_row_bytes,
+            **write.resolution(pixel_size),
         )
         next(tiles, None)  # finds rows too many
 
@@ -81,6 +85,7 @@ def write_zarr(
     dtype: npt.DTypeLike,
     *,
     labels: bool,
+    pixel_size: tuple[float, float] | None = None,
 ) -> None:
     """Writes a folder of OME-Zarr 0.4, chunks of 1024 x 1024, with levels.
 
@@ -105,7 +110,9 @@ def write_zarr(
         for block in _blocks(strips, shape, dtype, _CHUNK):
             levels.put(block)
         levels.flush()
-        group.attrs.update(_metadata(path.stem, len(shape), len(shapes)))
+        group.attrs.update(
+            _metadata(path.stem, len(shape), len(shapes), pixel_size)
+        )
         if labels:
             group.attrs["image-label"] = {"version": "0.4"}
         aside = _set_aside(path, temporary)
@@ -212,14 +219,21 @@ class _Levels:
             self.put(block[::2, ::2].copy(), i + 1)
 
 
-def _metadata(name: str, n_axes: int, n_levels: int) -> dict[str, Any]:
-    axes = [{"name": name, "type": "space"} for name in "yx"]
+def _metadata(
+    name: str,
+    n_axes: int,
+    n_levels: int,
+    pixel_size: tuple[float, float] | None,
+) -> dict[str, Any]:
+    unit = {"unit": "micrometer"} if pixel_size else {}
+    axes = [{"name": name, "type": "space", **unit} for name in "yx"]
     if n_axes == 3:
         axes.insert(0, {"name": "c", "type": "channel"})
     datasets = []
     for i in range(n_levels):
         # every second pixel stays where it was: a scale, and no translation
-        scale = [1.0] * (n_axes - 2) + [2.0**i] * 2
+        sides = [side * 2.0**i for side in pixel_size or (1.0, 1.0)]
+        scale = [1.0] * (n_axes - 2) + sides
         datasets.append(
             {
                 "path": str(i),

@@ -10,12 +10,12 @@ import math
 import pathlib
 import types
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seg import config, images
-from seg.images import tiff
+from seg.images import axes
 
 _MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _ROWS = 256
@@ -52,6 +52,15 @@ def holds_labels(path: pathlib.Path) -> bool:
         return False
 
 
+class Level(NamedTuple):
+    """An array [...] and its axes as letters; the rest as OME has it."""
+
+    array: Any
+    axes: str
+    multiscale: Mapping[str, Any]
+    omero: Mapping[str, Any]
+
+
 class ZarrBands:
     """The rows of an OME-Zarr image, `height` at a time.
 
@@ -60,24 +69,27 @@ class ZarrBands:
     n_bytes: that the decoding of one band takes.
     """
 
-    def __init__(self, path: pathlib.Path, name: str, select: str) -> None:
-        self._array, axes = _level_0(path, name)
-        shape, chunks = self._array.shape, self._array.chunks
-        self._index, self._kept = tiff.choose(axes, shape, name, select)
-        self._at = axes.index("Y")
-        self.shape = (shape[self._at], shape[axes.index("X")])
-        self.dtype = np.dtype(self._array.dtype)
+    def __init__(self, level: Level, name: str, select: str) -> None:
+        array, letters = level.array, level.axes
+        self._array = array
+        shape, chunks = array.shape, array.chunks
+        self._index, self._kept = axes.choose(letters, shape, name, select)
+        self._at = letters.index("Y")
+        self.shape = (shape[self._at], shape[letters.index("X")])
+        self.dtype = np.dtype(array.dtype)
         self.n_channels = math.prod(
-            length
-            for axis, length in zip(axes, shape, strict=True)
+            len(axes.positions(part, length))
+            for axis, length, part in zip(
+                letters, shape, self._index, strict=True
+            )
             if axis == "C" and axis in self._kept
         )
         low = chunks[self._at]
         # whole chunks are decoded, also where one plane of them is asked for
         row = self.dtype.itemsize * math.prod(
-            -(-length // chunk) * chunk if isinstance(part, slice) else chunk
+            len({i // chunk for i in axes.positions(part, length)}) * chunk
             for length, chunk, part, axis in zip(
-                shape, chunks, self._index, axes, strict=True
+                shape, chunks, self._index, letters, strict=True
             )
             if axis != "Y"
         )
@@ -89,12 +101,12 @@ class ZarrBands:
         index = list(self._index)
         top = i * self.height
         index[self._at] = slice(top, min(top + self.height, self.shape[0]))
-        pixels = np.asarray(self._array[tuple(index)])
-        return tiff.channels_last(pixels, self._kept)
+        pixels = np.asarray(self._array.oindex[tuple(index)])
+        return axes.channels_last(pixels, self._kept)
 
 
-def _level_0(path: pathlib.Path, name: str) -> tuple[Any, str]:
-    """The array of full size, and its axes as letters."""
+def level_0(path: pathlib.Path, name: str) -> Level:
+    """The array of full size, and what is said of it."""
     zarr = library()
     try:
         group = zarr.open_group(path, mode="r", use_consolidated=False)
@@ -115,14 +127,15 @@ def _level_0(path: pathlib.Path, name: str) -> tuple[Any, str]:
         )
     multiscale = attributes["multiscales"][0]
     array = group[multiscale["datasets"][0]["path"]]
-    axes = _axes(multiscale.get("axes", ()))
-    is_image = axes.count("Y") == axes.count("X") == 1
-    if not is_image or not len(axes) == len(set(axes)) == array.ndim:
+    letters = _letters(multiscale.get("axes", ()))
+    is_image = letters.count("Y") == letters.count("X") == 1
+    if not is_image or not len(letters) == len(set(letters)) == array.ndim:
         raise images.ImageError(
-            f"{name}: its axes ({axes or 'none'}, for an array {array.shape}) "
-            "are not those of OME-Zarr 0.4 or 0.5; convert it again"
+            f"{name}: its axes ({letters or 'none'}, for an array "
+            f"{array.shape}) are not those of OME-Zarr 0.4 or 0.5; convert it "
+            "again"
         )
-    return array, axes
+    return Level(array, letters, multiscale, attributes.get("omero", {}))
 
 
 def _ome(group: Any) -> Mapping[str, Any]:
@@ -131,7 +144,7 @@ def _ome(group: Any) -> Mapping[str, Any]:
     return attributes.get("ome", attributes)
 
 
-def _axes(axes: Any) -> str:
+def _letters(axes: Any) -> str:
     """A letter for each axis; 0.3 had names only."""
     names = [axis if isinstance(axis, str) else axis["name"] for axis in axes]
     return "".join(name[:1].upper() for name in names)

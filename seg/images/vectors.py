@@ -25,7 +25,8 @@ from seg.images import outlines, write
 Polygons = Sequence[outlines.Polygon]
 
 _MEASURES = {
-    "area_px": "Area px^2", "perimeter_px": "Perimeter px",
+    "area_px": "Area px^2", "area_um2": "Area um^2",
+    "perimeter_px": "Perimeter px", "perimeter_um": "Perimeter um",
     "circularity": "Circularity", "major_axis_px": "Major axis px",
     "minor_axis_px": "Minor axis px", "eccentricity": "Eccentricity",
     "solidity": "Solidity", "mean_intensity": "Mean intensity",
@@ -122,7 +123,7 @@ def write_labelme(path: pathlib.Path, image: np.ndarray, found: Any) -> None:
     A polygon through the middles of the pixels at an object's border, which
     LabelMe and `seg.data.labelme` fill to the same pixels. What no one polygon
     can be, having holes or several parts, is a mask. The image is named, not
-    copied.
+    copied, but where it is no file of its own, as a plane of a stack.
     """
     polygons = outlines.of_labels(found.labels)
     shapes = []
@@ -139,9 +140,24 @@ def write_labelme(path: pathlib.Path, image: np.ndarray, found: Any) -> None:
     about = {
         "version": "5.5.0", "flags": {}, "shapes": shapes,
         "imagePath": found.source,
-        "imageData": None, "imageHeight": rows, "imageWidth": cols,
+        "imageData": None if found.source else _png(_shown(image)),
+        "imageHeight": rows, "imageWidth": cols,
     }  # fmt: skip
     write.write_json(path, about)
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """The image as it is where a PNG of 8 bits can be that."""
+    if image.dtype != np.uint8 or image.shape[-1] not in (1, 3):
+        return write.display(image)
+    return image[..., 0] if image.shape[-1] == 1 else image
+
+
+def _png(image: np.ndarray) -> str:
+    """The file of an image, in base64."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def _inset(ring: np.ndarray) -> np.ndarray:
@@ -178,17 +194,14 @@ def _box(parts: Polygons) -> tuple[slice, slice]:
 
 def _mask(labels: np.ndarray, label: int, parts: Polygons) -> dict[str, Any]:
     """A mask of LabelMe: its box, from pixel to pixel, and a PNG."""
-    box = _box(parts)
-    file = io.BytesIO()
-    Image.fromarray((labels[box] == label).astype(np.uint8)).save(file, "PNG")
-    (rows, cols) = box
+    rows, cols = box = _box(parts)
     return {
         "shape_type": "mask",
         "points": [
             [float(cols.start), float(rows.start)],
             [float(cols.stop - 1), float(rows.stop - 1)],
         ],
-        "mask": base64.b64encode(file.getvalue()).decode(),
+        "mask": _png((labels[box] == label).astype(np.uint8)),
     }
 
 

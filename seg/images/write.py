@@ -95,11 +95,18 @@ def _elsewhere(error: OSError, temporary: pathlib.Path) -> bool:
     )
 
 
-def write_labels(path: str | os.PathLike[str], labels: np.ndarray) -> None:
-    """Writes instance ids [H, W] as TIFF, uint16, or uint32 where needed."""
+def write_labels(
+    path: str | os.PathLike[str],
+    labels: np.ndarray,
+    pixel_size: tuple[float, float] | None = None,
+) -> None:
+    """Writes instance ids [H, W] as TIFF, uint16, or uint32 where needed.
+
+    pixel_size: here and below (row, column) in micrometres, None = not known.
+    """
     largest = int(labels.max(initial=0))
     kind = np.uint16 if largest <= np.iinfo(np.uint16).max else np.uint32
-    _write_tiff(path, labels.astype(kind), "YX")
+    _write_tiff(path, labels.astype(kind), "YX", pixel_size)
 
 
 def write_classes(path: str | os.PathLike[str], classes: np.ndarray) -> None:
@@ -108,19 +115,22 @@ def write_classes(path: str | os.PathLike[str], classes: np.ndarray) -> None:
 
 
 def write_probabilities(
-    path: str | os.PathLike[str], probabilities: np.ndarray
+    path: str | os.PathLike[str],
+    probabilities: np.ndarray,
+    pixel_size: tuple[float, float] | None = None,
 ) -> None:
     """Writes [H, W, K] as float32 TIFF, one page a class (axes CYX)."""
-    _write_tiff(
-        path, np.moveaxis(probabilities, -1, 0).astype(np.float32), "CYX"
-    )
+    pages = np.moveaxis(probabilities, -1, 0).astype(np.float32)
+    _write_tiff(path, pages, "CYX", pixel_size)
 
 
 def write_uncertainty(
-    path: str | os.PathLike[str], probabilities: np.ndarray
+    path: str | os.PathLike[str],
+    probabilities: np.ndarray,
+    pixel_size: tuple[float, float] | None = None,
 ) -> None:
     """Writes `uncertainty` of [H, W, K] as float32 TIFF [H, W]."""
-    _write_tiff(path, uncertainty(probabilities), "YX")
+    _write_tiff(path, uncertainty(probabilities), "YX", pixel_size)
 
 
 def uncertainty(probabilities: np.ndarray) -> np.ndarray:
@@ -136,8 +146,25 @@ def uncertainty(probabilities: np.ndarray) -> np.ndarray:
     return np.minimum(found, 1).astype(np.float32)
 
 
+def resolution(pixel_size: tuple[float, float] | None) -> dict[str, Any]:
+    """The size of a pixel as options of tifffile: pixels a centimetre.
+
+    Fiji shows it in micrometres, and `about` reads it back.
+    """
+    if pixel_size is None:
+        return {}
+    row, col = pixel_size
+    return {
+        "resolution": (1e4 / col, 1e4 / row),
+        "resolutionunit": "CENTIMETER",
+    }
+
+
 def _write_tiff(
-    path: str | os.PathLike[str], array: np.ndarray, axes: str
+    path: str | os.PathLike[str],
+    array: np.ndarray,
+    axes: str,
+    pixel_size: tuple[float, float] | None,
 ) -> None:
     with whole(path) as temporary:
         tifffile.imwrite(
@@ -146,6 +173,7 @@ def _write_tiff(
             compression="zlib",
             photometric="minisblack",
             metadata={"axes": axes},
+            **resolution(pixel_size),
         )
 
 

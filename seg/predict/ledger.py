@@ -4,8 +4,9 @@
 which settings its results were made, which files they are and which objects
 they hold; for a slide, which may hold a million, `<name>.csv` beside it does.
 `<name>.work/` is what a slide has come to so far. Results are named after the
-image's stem; where stems are equal, by folder or suffix too. An image keeps its
-name as long as it has a record.
+image's stem; where stems are equal, by folder or suffix too; a plane of a stack
+adds its own, as `_t000_z003`. An image keeps its name as long as it has a
+record.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ import pathlib
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from seg import config as config_lib
 from seg import locks
@@ -31,6 +32,18 @@ _KEYS = {"source", "state", "settings", "stem", "files", "rows", "image"}
 _LONGEST = 180
 # As `write.whole` names them.
 _UNFINISHED = re.compile(r"\.[0-9a-f]{12}(\.\w+)?")
+
+
+class Item(NamedTuple):
+    """One image: a file, or a plane of a stack.
+
+    plane: its label in names, "" for all there is; select: how it is chosen,
+    see `seg.images.axes`.
+    """
+
+    path: Path
+    plane: str = ""
+    select: str = ""
 
 
 @contextlib.contextmanager
@@ -74,19 +87,36 @@ class Ledger:
     def __init__(self, out: Path):
         self.out = out
         self.folder = out / _FOLDER
-        self._by_source: dict[str, dict[str, Any]] = {}
+        self._records: dict[tuple[str, str], dict[str, Any]] = {}
         for path in sorted(self.folder.glob("*.json")):
             record = _read(path)
             if record is not None:
-                self._by_source[record["source"]] = record
+                self._records[record["source"], record["plane"]] = record
+        self._states: dict[Path, list[int]] = {}
+        self._bases: dict[Path, str] = {}
+        self._stems: dict[Item, str] = {}
+        self._taken: set[str] = set()
+
+    def _of(self, item: Item) -> dict[str, Any] | None:
+        return self._records.get((str(item.path), item.plane))
+
+    def state(self, path: Path) -> list[int]:
+        """Size and time of a file or folder, as they were at the first look.
+
+        Whoever changes it later makes its records outdated. A Zarr of many
+        planes is not gone through again for each of them.
+        """
+        if path not in self._states:
+            self._states[path] = _state(path)
+        return self._states[path]
 
     def holds(
-        self, image: Path, settings: Mapping[str, Any], names: Iterable[str]
+        self, item: Item, settings: Mapping[str, Any], names: Iterable[str]
     ) -> bool:
         """Whether the results of this image are there and up to date."""
-        record = self._by_source.get(str(image))
+        record = self._of(item)
         try:
-            now = state(image)
+            now = self.state(item.path)
         except OSError:  # whoever reads it will say so
             return False
         if record is None:
@@ -115,7 +145,7 @@ class Ledger:
 
     def add(
         self,
-        image: Path,
+        item: Item,
         found: Sequence[int],
         settings: Mapping[str, Any],
         stem: str,
@@ -129,7 +159,9 @@ class Ledger:
         image itself, see `summary`.
         """
         record = {
-            "source": str(image),
+            "source": str(item.path),
+            "plane": item.plane,
+            "base": self._bases.get(item.path, stem),
             "state": list(found),
             "settings": dict(settings),
             "stem": stem,
@@ -141,34 +173,41 @@ class Ledger:
         text = json.dumps(record, default=lambda value: value.item())
         with write.whole(self.folder / f"{stem}.json") as temporary:
             temporary.write_text(text, encoding="utf-8")
-        self._by_source[str(image)] = json.loads(text)
+        self._records[str(item.path), item.plane] = json.loads(text)
 
-    def begin(self, image: Path, stem: str) -> None:
+    def begin(self, item: Item, stem: str) -> None:
         """Notes that the results of an image are about to change.
 
         Until `add`, whatever lies there is nobody's; the name stays the
         image's.
         """
-        if str(image) in self._by_source:
-            self.add(image, [], {}, stem, [], [], {})
+        if self._of(item):
+            self.add(item, [], {}, stem, [], [], {})
 
-    def is_own(self, image: Path, name: str) -> bool:
+    def is_own(self, item: Item, name: str) -> bool:
         """Whether a file is absent, or as it was when an image was finished."""
         path = self.out / name
         if not path.exists():
             return True
-        record = self._by_source.get(str(image))
+        record = self._of(item)
         if record is None or name not in record["files"]:
             return False
         noted = self.folder / f"{record['stem']}.json"
         return path.stat().st_mtime_ns <= noted.stat().st_mtime_ns
 
-    def forget(self, image: Path) -> None:
+    def forget(self, item: Item) -> None:
         """Drops the record of an image: what lies there is not from it."""
-        record = self._by_source.pop(str(image), None)
+        record = self._records.pop((str(item.path), item.plane), None)
         if record:
             (self.folder / f"{record['stem']}.json").unlink(missing_ok=True)
             self.table(record["stem"]).unlink(missing_ok=True)
+
+    def settle(self, path: Path, planes: Iterable[str]) -> None:
+        """Drops what is left of planes that a changed file has no more."""
+        gone = {plane for source, plane in self._records if source == str(path)}
+        for plane in gone - set(planes):
+            if self._records[str(path), plane]["state"] != self.state(path):
+                self.forget(Item(path, plane))
 
     def table(self, stem: str) -> Path:
         """Where the rows of a slide are."""
@@ -211,34 +250,57 @@ class Ledger:
     def _done(self) -> Iterator[dict[str, Any]]:
         """The records of the images whose results are there, by name."""
         for record in sorted(
-            self._by_source.values(), key=lambda record: record["stem"]
+            self._records.values(), key=lambda record: record["stem"]
         ):
             # one without files has begun, and no more
             if record["settings"] and self._complete(record):
                 yield record
 
-    def stems(self, images: Sequence[Path]) -> dict[Path, str]:
-        """A name of its own for each image; one with a record keeps it."""
+    def name(self, images: Sequence[Path]) -> None:
+        """Gives each file a name of its own; one with a record keeps it.
+
+        To be called before `stem`.
+        """
+        known = {
+            record["source"]: record["base"]
+            for record in self._records.values()
+        }
         chosen = {
-            image: self._by_source[str(image)]["stem"]
-            for image in images
-            if str(image) in self._by_source
+            image: known[str(image)] for image in images if str(image) in known
         }
         # Some file systems take "A" and "a" for one name.
-        taken = {record["stem"].lower() for record in self._by_source.values()}
+        self._taken = {
+            record[key].lower()
+            for record in self._records.values()
+            for key in ("stem", "base")
+        }
         equal: dict[str, list[Path]] = {}
         for image in images:
             equal.setdefault(image.stem.lower(), []).append(image)
         for image in images:
             if image not in chosen:
                 others = [o for o in equal[image.stem.lower()] if o != image]
-                chosen[image] = next(
-                    name
-                    for name in _candidates(image, others)
-                    if name.lower() not in taken
-                )
-                taken.add(chosen[image].lower())
-        return chosen
+                chosen[image] = self._free(_candidates(image, others))
+        self._bases = chosen
+
+    def stem(self, item: Item) -> str:
+        """The name of the results of an image; with a record, it keeps it."""
+        base = self._bases[item.path]
+        if record := self._of(item):
+            return record["stem"]
+        if not item.plane:
+            return base
+        if item not in self._stems:
+            name = f"{base}_{item.plane}"
+            more = (f"{name}_{n}" for n in itertools.count(2))
+            self._stems[item] = self._free(itertools.chain([name], more))
+        return self._stems[item]
+
+    def _free(self, names: Iterable[str]) -> str:
+        """The first name that no other image has; it is taken then."""
+        name = next(n for n in names if n.lower() not in self._taken)
+        self._taken.add(name.lower())
+        return name
 
 
 def _candidates(image: Path, others: Sequence[Path]) -> Iterator[str]:
@@ -265,7 +327,7 @@ def _short(name: str) -> str:
     return raw[: _LONGEST - 9].decode(errors="ignore") + "_" + digest
 
 
-def state(image: Path) -> list[int]:
+def _state(image: Path) -> list[int]:
     """Size and time of a file or folder: whether it is still the same."""
     files = [image]
     if image.is_dir():
@@ -288,4 +350,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         keys = record.keys()
     except (OSError, ValueError, AttributeError):
         return None
-    return record if keys >= _KEYS else None
+    if not keys >= _KEYS:
+        return None
+    # older ones know nothing of planes
+    return {"plane": "", "base": record["stem"], **record}

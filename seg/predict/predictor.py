@@ -21,8 +21,8 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images, normalize, tiles
-from seg.images import read, resize, slide
-from seg.predict import blobs, ensemble, scaled, stitch
+from seg.images import about, read, resize, slide
+from seg.predict import blobs, ensemble, physical, scaled, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
 from seg.predict.segmentation import Segmentation, Table
@@ -111,11 +111,23 @@ class Predictor:
         UserError
             for an image that cannot be used, naming the remedy.
         """
+        size = None
         if isinstance(image, str | os.PathLike):
             name = name or os.fspath(image)
+        if isinstance(image, str | os.PathLike | bytes):
+            size = about.read_about(image).pixel_size
+        size = self.pixel_size(size)
         pixels = as_pixels(image)
-        found = self.objects(pixels, self.probabilities(pixels, stats), name)
+        channels = self.probabilities(pixels, stats, size)
+        found = self.objects(pixels, channels, name).measured(size)
         return found if probabilities else found.without_map()
+
+    def pixel_size(
+        self, known: tuple[float, float] | None
+    ) -> tuple[float, float] | None:
+        """(row, column) in micrometres: as the settings say, or as known."""
+        given = self.config.predict.pixel_size
+        return (given, given) if given else known
 
     def objects(
         self,
@@ -152,7 +164,10 @@ class Predictor:
         return channels[..., :n], apart
 
     def probabilities(
-        self, image: Image, stats: np.ndarray | None = None
+        self,
+        image: Image,
+        stats: np.ndarray | None = None,
+        pixel_size: tuple[float, float] | None = None,
     ) -> np.ndarray:
         """The blended map: float32 [H, W, K].
 
@@ -160,8 +175,8 @@ class Predictor:
         that has learned to keep objects apart (`model.objects`) adds a channel
         with that map. With `data.resize` the network sees the image at that
         size, else `zoom` times as large, and its map is brought back to the
-        image's. If the accelerator's memory runs out, batches are halved, then
-        windows.
+        image's. pixel_size: of the image, (row, column), micrometres. If the
+        accelerator's memory runs out, batches are halved, then windows.
         """
         pixels = read.as_channels(
             as_pixels(image), self.config.model.in_channels
@@ -177,7 +192,7 @@ class Predictor:
         def rows(top: int, bottom: int) -> np.ndarray:
             return pixels[top:bottom]
 
-        zoom = self._zoom(rows, shape, stats, looked)
+        zoom = self._zoom(rows, shape, stats, looked, pixel_size)
         whole = looked.get((0, shape[0], 0, shape[1]))
         if zoom == 1 and whole is not None:
             return whole
@@ -188,17 +203,19 @@ class Predictor:
         rows: Callable[[int, int], np.ndarray],
         shape: tuple[int, int],
         stats: np.ndarray,
+        pixel_size: tuple[float, float] | None = None,
     ) -> float:
         """How much larger than it is the network sees an image.
 
         So that its objects are as large as those of the training
-        (`data.diameter`): as `predict.diameter` or `predict.pixel_size` say;
-        or else, for a model that has learned objects, as they look at first
-        sight. Of a large image that is five places of it, and what is within
-        a factor of 2.5 stays as it is. `rows(top, bottom)` gives rows of the
-        image, whose (H, W) is `shape`, with the model's channels.
+        (`data.diameter`): as `predict.diameter` or `predict.pixel_size` say, or
+        the pixel_size of the image itself; or else, for a model that has
+        learned objects, as they look at first sight. Of a large image that is
+        five places of it, and what is within a factor of 2.5 stays as it is.
+        `rows(top, bottom)` gives rows of the image, whose (H, W) is `shape`,
+        with the model's channels.
         """
-        return self._zoom(rows, shape, stats, {})
+        return self._zoom(rows, shape, stats, {}, pixel_size)
 
     def _zoom(
         self,
@@ -206,9 +223,11 @@ class Predictor:
         shape: tuple[int, int],
         stats: np.ndarray,
         looked: dict[scaled.Place, np.ndarray],
+        pixel_size: tuple[float, float] | None,
     ) -> float:
         """As `zoom`; `looked` takes the maps of the places it looked at."""
-        if known := scaled.known_zoom(self.config):
+        side = physical.side(pixel_size) if pixel_size else None
+        if known := scaled.known_zoom(self.config, side):
             return known
         trained, predict = self.config.data.diameter, self.config.predict
         if not (trained and predict.rescale and predict.separate == "learned"):
@@ -250,13 +269,14 @@ class Predictor:
         shape: tuple[int, int],
         stats: np.ndarray,
         start: int = 0,
+        pixel_size: tuple[float, float] | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """The blended map of an image that is read by rows.
 
         Yields (first row, float32 [h, W, K]) from the strip that holds row
         `start` on, the same to the bit wherever it starts. `rows(top, bottom)`
         gives rows of the image, whose (H, W) is `shape`; stats are those of
-        the whole image, with the model's channels.
+        the whole image, with the model's channels; pixel_size: as above.
 
         Raises UserError where not one window fits into memory, and for a model
         that wants the whole image at once.
@@ -267,7 +287,8 @@ class Predictor:
         def channels(top: int, bottom: int) -> np.ndarray:
             return read.as_channels(rows(top, bottom), n_channels)
 
-        view = scaled.View(shape, self.zoom(channels, shape, stats))
+        zoom = self.zoom(channels, shape, stats, pixel_size)
+        view = scaled.View(shape, zoom)
         # never a smaller one, that memory asked for: strips of two runs would
         # not fit together
         window = self._window(view.shape, _tile(self.config))

@@ -85,11 +85,16 @@ class View:
                 kept = int(firsts[start])
 
 
-def known_zoom(config: config_lib.Config) -> float:
-    """What the settings say; 0 where they say nothing.
+def known_zoom(
+    config: config_lib.Config, pixel_size: float | None = None
+) -> float:
+    """What the settings say, or else the image; 0 where they say nothing.
 
-    Raises UserError where the model does not know what they ask for, or where
-    what they say is absurd.
+    pixel_size: by the image's metadata, micrometres. It counts where the model
+    knows its own and `predict.rescale` allows it.
+
+    Raises UserError where the model does not know what the settings ask for,
+    or where what they say is absurd.
     """
     predict, data = config.predict, config.data
     if predict.diameter is not None:
@@ -99,7 +104,7 @@ def known_zoom(config: config_lib.Config) -> float:
         name, given, trained = "pixel_size", predict.pixel_size, data.pixel_size
         zoom = given / trained if trained else 0
     else:
-        return 0.0
+        return _by_metadata(config, pixel_size)
     if data.resize:
         raise config_lib.UserError(
             f"predict.{name}={given:g}, but the model sees every image at "
@@ -116,6 +121,25 @@ def known_zoom(config: config_lib.Config) -> float:
             f"more than {MOST} times another size; check its unit"
         )
     return zoom
+
+
+def _by_metadata(config: config_lib.Config, pixel_size: float | None) -> float:
+    trained = config.data.pixel_size
+    usable = config.predict.rescale and not config.data.resize
+    if not (pixel_size and trained and usable):
+        return 0.0
+    zoom = pixel_size / trained
+    if 1 / MOST <= zoom <= MOST:
+        return zoom
+    _LOG.warning(
+        "by its metadata a px of the image is %g um, and the model has learned "
+        "%g: more than %d times another size is not believed; give "
+        "--predict.pixel_size",
+        pixel_size,
+        trained,
+        MOST,
+    )
+    return 0.0
 
 
 def at_first_sight(

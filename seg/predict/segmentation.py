@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from seg.images import formats
+from seg.predict import physical
 
 
 class Table(list[dict[str, Any]]):
@@ -28,6 +29,7 @@ class Segmentation:
     table : one row an object.
     probabilities : float32 [H, W, K] where asked for, else None.
     source : the image's file, for results that name it.
+    pixel_size : (row, column) in micrometres, None where it is not known.
     """
 
     classes: np.ndarray
@@ -35,6 +37,18 @@ class Segmentation:
     table: Table
     probabilities: np.ndarray | None = None
     source: str = ""
+    pixel_size: tuple[float, float] | None = None
+
+    def measured(
+        self, pixel_size: tuple[float, float] | None
+    ) -> "Segmentation":
+        """The same, its table in micrometres too where the size is known."""
+        if pixel_size is None:
+            return self
+        rows = (physical.measured(row, pixel_size) for row in self.table)
+        return dataclasses.replace(
+            self, table=Table(rows), pixel_size=pixel_size
+        )
 
     def without_map(self) -> "Segmentation":
         """The same, but for the probabilities, which need most memory."""

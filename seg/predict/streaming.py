@@ -48,6 +48,7 @@ class Found:
     image: Callable[[], Iterator[np.ndarray]]
     rows: Callable[[], Iterator[dict[str, Any]]]
     n_classes: int
+    pixel_size: tuple[float, float] | None = None
 
 
 def segment(
@@ -57,6 +58,7 @@ def segment(
     settings: Mapping[str, Any],
     *,
     select: str = "",
+    pixel_size: tuple[float, float] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Found:
     """Segments a slide.
@@ -69,6 +71,7 @@ def segment(
         The result reads from it.
     settings : JSON values that decide the result, the file's state too.
     select : the plane of a stack.
+    pixel_size : (row, column), micrometres; None = not known.
     check : called before each strip; may raise to stop.
 
     Raises
@@ -104,7 +107,7 @@ def segment(
     with (
         slide.open_slide(source, select=select) as image,
         contextlib.closing(
-            _missing(use, image, stats, classes, maps, str(source))
+            _missing(use, image, stats, classes, maps, str(source), pixel_size)
         ) as classes.coming,
     ):
         classes.get(0, 1)  # and the probabilities there
@@ -142,6 +145,7 @@ def segment(
         checked(pixels),
         found.rows,
         max(n_classes, 1),
+        pixel_size,
     )
 
 
@@ -185,12 +189,15 @@ def _missing(
     classes: strips_lib.Strips,
     maps: strips_lib.Strips,
     name: str,
+    pixel_size: tuple[float, float] | None,
 ) -> Iterator[int]:
     """Runs the network from the first strip on that is not kept."""
     kept = (classes.has(i) and maps.has(i) for i in range(len(classes)))
     first = next((i for i, has in enumerate(kept) if not has), len(classes))
     yield first * classes.height
-    made = _made(use, image, stats, first, classes.height, maps.shape[-1])
+    made = _made(
+        use, image, stats, first, classes.height, maps.shape[-1], pixel_size
+    )
     told = 0
     with contextlib.closing(_ahead(made)) as strips:
         for i, (raw, probabilities) in enumerate(strips, first):
@@ -211,9 +218,16 @@ def _made(
     first: int,
     height: int,
     n_kept: int,
+    pixel_size: tuple[float, float] | None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Strips from the network: classes, and the probabilities to be kept."""
-    stream = use.strips(image.rows, image.shape, stats, start=first * height)
+    stream = use.strips(
+        image.rows,
+        image.shape,
+        stats,
+        start=first * height,
+        pixel_size=pixel_size,
+    )
     for strip in _cut(stream, first * height, height, image.shape[0]):
         probabilities, _ = use.split(strip)
         raw = blobs.classes_from(probabilities, use.config.predict.threshold)

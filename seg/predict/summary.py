@@ -5,11 +5,14 @@ from typing import Any
 
 import numpy as np
 
+from seg.predict import physical
+
 
 def of_image(
     shape: tuple[int, int],
     rows: Iterable[Mapping[str, Any]],
     highest: Callable[[], float],
+    pixel_size: physical.Size | None,
 ) -> dict[str, Any]:
     """The row of an image by `seg.images.formats.IMAGE_FIELDS`, without name.
 
@@ -24,12 +27,13 @@ def of_image(
     shape : (H, W).
     rows : of the table of its objects.
     highest : gives the highest probability of a pixel to be in an object.
+    pixel_size : if it is known, areas come in micrometres too.
     """
     cells = [(row["area_px"], row["probability"]) for row in rows]
     area, probability = np.array(cells, float).reshape(-1, 2).T
     n = len(cells)
     mean = float(probability.mean()) if n else None
-    return {
+    row = {
         "rows": shape[0],
         "cols": shape[1],
         "n_objects": n,
@@ -38,6 +42,10 @@ def of_image(
         "probability": mean,
         "doubt": float(highest()) if mean is None else 1 - mean,
     }
+    if pixel_size is None:
+        return row
+    row["pixel_size_um"] = physical.side(pixel_size)
+    return physical.measured(row, pixel_size)
 
 
 def highest(probabilities: np.ndarray) -> float:

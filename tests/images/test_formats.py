@@ -77,6 +77,7 @@ def test_every_format_writes_the_file_it_names(tmp_path):
         classes=(labels > 0).astype(np.uint8),
         probabilities=np.ones((8, 9, 2), np.float32),
         source="a.png",
+        pixel_size=None,
         table=[
             ROW
             | {"bbox_row0": 2, "bbox_col0": 2, "bbox_row1": 6, "bbox_col1": 6}

@@ -14,7 +14,8 @@ from PIL import Image
 
 from seg import config
 from seg.images import formats
-from seg.predict import bulk, ledger, predictor
+from seg.predict import bulk, jobs, ledger, predictor
+from seg.predict import inputs as inputs_lib
 
 NAMES = ("labels", "classes", "overlay", "probabilities", "csv")
 
@@ -38,7 +39,7 @@ def use(tiny):
 
 def run(inputs, out, use, names=("labels", "csv"), settings=None, **kwargs):
     out = pathlib.Path(out).absolute()
-    images = bulk.expand(map(str, inputs), out)
+    images = inputs_lib.expand(map(str, inputs), out).images
     return bulk.run(
         images, out, names, settings or {"model": "a"}, lambda: use, **kwargs
     )
@@ -190,7 +191,9 @@ def test_one_bad_image_stops_nothing(tmp_path, use):
     for name in ("a.png", "z.png"):
         draw(tmp_path / "in" / name)
     (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot")
-    tifffile.imwrite("in/two.tif", np.zeros((2, 9, 9), np.uint8))
+    with tifffile.TiffWriter("in/two.tif") as two:
+        for side in (9, 8):
+            two.write(np.zeros((side, 9), np.uint8), metadata=None)
     tifffile.imwrite("in/nan.tif", np.full((9, 9), np.nan, np.float32))
     outcome = run(["in"], "out", use)
     assert (outcome.n_done, len(outcome.failures)) == (2, 3)
@@ -216,8 +219,8 @@ def test_the_network_has_the_next_image_meanwhile_and_no_more(
     probabilities, objects = use.probabilities, use.objects
     n_mapped, seen = iter(mapped), []
 
-    def map_(pixels):
-        found = probabilities(pixels)
+    def map_(*args):
+        found = probabilities(*args)
         next(n_mapped).set()
         return found
 
@@ -236,7 +239,7 @@ def test_the_network_has_the_next_image_meanwhile_and_no_more(
 
 def test_a_large_image_waits_for_its_turn(tmp_path, use, monkeypatch):
     images = [draw(tmp_path / f"{name}.png") for name in "abc"]
-    monkeypatch.setattr(bulk, "_SMALL", 40 * 50 - 1)
+    monkeypatch.setattr(jobs, "_SMALL", 40 * 50 - 1)
     order = []
 
     def noted(name, method, *args):
@@ -395,7 +398,7 @@ def test_folders_and_globs_become_images(tmp_path):
     out = tmp_path / "out"
 
     def names(*inputs):
-        return [path.name for path in bulk.expand(inputs, out)]
+        return [path.name for path in inputs_lib.expand(inputs, out).images]
 
     assert names("in") == ["a.tif", "b.png"]
     assert names("in/b.png", "in", "in/*.png") == ["b.png", "a.tif"]
@@ -414,7 +417,7 @@ def test_folders_and_globs_become_images(tmp_path):
 def test_an_input_that_names_nothing_is_refused(tmp_path, text, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(config.UserError, match=message):
-        bulk.expand([text], tmp_path / "out")
+        inputs_lib.expand([text], tmp_path / "out")
 
 
 def test_results_are_no_inputs(tmp_path, use):

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+import tifffile
 from flax import nnx
 
 from seg import config, models, normalize
@@ -142,6 +143,42 @@ def test_a_size_that_is_told_is_the_one(model, given, zoom):
     stats = normalize.measure(image[..., None])
     wanted = resize.linear(plain.probabilities(small, stats), image.shape)
     np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def knowing(model, pixel_size):
+    data = dataclasses.replace(model.config.data, pixel_size=pixel_size)
+    changed = dataclasses.replace(model.config, data=data)
+    return dataclasses.replace(model, config=changed)
+
+
+def test_the_size_that_the_file_says_is_the_one(model, tmp_path):
+    known = knowing(model, 0.5)
+    image, _ = discs(TRAINED)
+    tags = {"resolution": (1e4, 1e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(tmp_path / "a.tif", image, **tags)
+    found = use(known)(tmp_path / "a.tif", probabilities=True)
+    told = use(known, pixel_size=1.0).probabilities(image)
+    np.testing.assert_array_equal(found.probabilities, told[..., :1])
+    assert found.pixel_size == (1.0, 1.0)
+    for row in found.table:
+        assert row["area_um2"] == row["area_px"]
+    # what the user says outranks it
+    other = use(known, pixel_size=0.25)(tmp_path / "a.tif")
+    assert other.pixel_size == (0.25, 0.25)
+    assert "area_um2" not in use(known)(image).table[0]
+
+
+def test_a_size_in_the_file_counts_only_where_it_can(model, caplog):
+    image, _ = discs(TRAINED)
+    plain = use(model, rescale=False).probabilities(image)
+    for one, size in (
+        (use(model), (9.0, 9.0)),  # which has not learned its own
+        (use(knowing(model, 0.5), rescale=False), (1.0, 1.0)),
+        (use(knowing(model, 0.5)), (500.0, 500.0)),
+    ):
+        found = one.probabilities(image, None, size)
+        np.testing.assert_array_equal(found, plain)
+    assert "500 um" in caplog.text and "--predict.pixel_size" in caplog.text
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (60, 1), (1, 1)])

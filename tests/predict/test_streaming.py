@@ -15,7 +15,7 @@ import tifffile
 
 from seg import config, tiles
 from seg.images import formats, slide, slide_write, write
-from seg.predict import bulk, bundle, predictor, streaming, strips
+from seg.predict import bulk, bundle, inputs, predictor, streaming, strips
 from seg.predict.slides import layer
 
 NAMES = (
@@ -66,7 +66,7 @@ def by_strips(monkeypatch):
 
 
 def run(image, out, use, names=NAMES, settings=SETTINGS, **kwargs):
-    images = bulk.expand([str(image)], out)
+    images = inputs.expand([str(image)], out).images
     return bulk.run(images, out, names, settings, lambda: use, **kwargs)
 
 
@@ -420,7 +420,7 @@ def test_a_zarr_is_one_image_whatever_lies_in_it(tmp_path):
     (tmp_path / "in").mkdir()
     path = draw(tmp_path / "in" / "a.zarr")
     for text in (tmp_path / "in", tmp_path / "in" / "**" / "*", path):
-        assert bulk.expand([str(text)], tmp_path / "out") == [path]
+        assert inputs.expand([str(text)], tmp_path / "out").images == [path]
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path, tiny, by_strips):

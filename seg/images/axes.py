@@ -1,0 +1,277 @@
+"""The axes of an image by their letters, and what a choice of planes means.
+
+Y and X are the image, C and S its channels. Along any other axis (Z, T, the
+pages I and Q of a TIFF, ...) lie planes, and one of them is an image.
+
+A choice is text, `Z=3,T=0`. What follows a letter is counted from 0:
+
+    Z=3        an entry; the axis is gone
+    Z=2-5      these four, each on its own
+    C=0+2      several; channels stay together, in this order
+    Z=max      the largest value of all, pixel by pixel; or Z=mean
+    Z=max:2-5  that of some
+
+C stands for S too, where a file has no C. Whatever does not fit the file is an
+ImageError of one line.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seg import images
+
+CHANNELS = "CS"
+PROJECTIONS = ("max", "mean")
+_NAMES = {
+    "Z": "planes in depth",
+    "T": "points in time",
+    "I": "pages",
+    "Q": "pages",
+    "R": "replicates",
+    "A": "angles",
+    "P": "positions",
+    "M": "mosaic tiles",
+}
+_PART = re.compile(
+    r"(?P<axis>[A-Z])=(?:(?P<merged>MAX|MEAN)(?P<some>:)?)?"
+    r"(?P<entries>\d+(-\d+)?(\+\d+(-\d+)?)*)?"
+)
+
+Index = tuple[int | slice | list[int], ...]
+
+
+class Choice(NamedTuple):
+    """What is wanted of an axis.
+
+    entries: in this order; None = all of them.
+    merged: a name of `PROJECTIONS` that makes one of them; "" = none.
+    """
+
+    entries: tuple[int, ...] | None
+    merged: str = ""
+
+    def __str__(self) -> str:
+        text = ""
+        if self.entries is not None:
+            first, last = self.entries[0], self.entries[-1]
+            text = "+".join(map(str, self.entries))
+            if self.entries == tuple(range(first, last + 1)) and first < last:
+                text = f"{first}-{last}"
+        return ":".join(filter(None, (self.merged, text)))
+
+
+class Plane(NamedTuple):
+    """One image of a file.
+
+    label: what its name has, as `t000_z003`; "" where there is only one.
+    select: the choice of it, alone.
+    """
+
+    label: str = ""
+    select: str = ""
+
+
+def parse(select: str, name: str) -> dict[str, Choice]:
+    """Reads a choice; its letters may be small."""
+    wanted: dict[str, Choice] = {}
+    for part in filter(None, select.replace(" ", "").upper().split(",")):
+        found = _PART.fullmatch(part)
+        entries = _entries(found["entries"] or "") if found else []
+        merged = (found["merged"] or "").lower() if found else ""
+        joined = bool(found and found["some"]) == bool(merged and entries)
+        if not (found and joined and (entries or merged)):
+            raise images.ImageError(
+                f"{name}: select={select!r} is not like 'Z=3', 'Z=3,T=0', "
+                "'Z=0-4', 'C=0+2' or 'Z=max'"
+            )
+        wanted[found["axis"]] = Choice(tuple(entries) or None, merged)
+    return wanted
+
+
+def _entries(text: str) -> list[int]:
+    found: list[int] = []
+    for part in filter(None, text.split("+")):
+        first, _, last = part.partition("-")
+        # no file has more; a longer range would only fill the memory
+        end = min(int(last or first), int(first) + 2**20)
+        found += range(int(first), end + 1)
+    return found
+
+
+def _wanted(
+    axes: str, shape: Sequence[int], name: str, select: str
+) -> dict[str, Choice]:
+    """The choice by the axes of the file, within their lengths."""
+    wanted = parse(select, name)
+    if "C" in wanted and "C" not in axes and "S" in axes:
+        wanted["S"] = wanted.pop("C")
+    if missing := wanted.keys() - set(axes):
+        raise images.ImageError(
+            f"{name}: has no axis {', '.join(sorted(missing))}; its axes are "
+            f"{axes}"
+        )
+    if wanted.keys() & set("YX"):
+        raise images.ImageError(
+            f"{name}: select={select!r}, but Y and X are the image itself; "
+            "choose of the other axes"
+        )
+    for axis, choice in wanted.items():
+        length = shape[axes.index(axis)]
+        beyond = [i for i in choice.entries or () if i >= length]
+        if beyond:
+            raise images.ImageError(
+                f"{name}: {axis}={beyond[0]}, but it has {axis} from 0 to "
+                f"{length - 1}"
+            )
+        if axis in CHANNELS and choice.merged:
+            raise images.ImageError(
+                f"{name}: {axis}={choice}: channels are not merged; choose "
+                f"some, as {axis}=0"
+            )
+    return wanted
+
+
+def choose(
+    axes: str, shape: Sequence[int], name: str, select: str
+) -> tuple[Index, str]:
+    """An index (for `take`) of one plane, and the axes that it leaves.
+
+    Raises ImageError for an axis that needs a choice, or has no such entry.
+    """
+    wanted = _wanted(axes, shape, name, select)
+    index: list[int | slice | list[int]] = []
+    kept = ""
+    for axis, length in zip(axes, shape, strict=True):
+        entries = wanted.get(axis, Choice(None)).entries
+        if entries is not None and len(entries) == 1:
+            index.append(entries[0])
+        elif axis in "YX" or axis in CHANNELS:
+            index.append(slice(None) if entries is None else list(entries))
+            kept += axis
+        elif length == 1:
+            index.append(0)
+        else:
+            what = _NAMES.get(axis, f"entries along {axis}")
+            raise images.ImageError(
+                f"{name}: a stack of {length} {what} (axes {axes}, "
+                f"shape {tuple(shape)}); choose one with select='{axis}=0' to "
+                f"'{axis}={length - 1}', all of them with '{axis}=max', or "
+                "save it as a file of its own"
+            )
+    return tuple(index), kept
+
+
+def first(axes: str) -> Index:
+    """An index of the first plane, whatever else there is."""
+    return tuple(
+        slice(None) if axis in "YX" or axis in CHANNELS else 0 for axis in axes
+    )
+
+
+def planes(
+    axes: str,
+    shape: Sequence[int],
+    name: str,
+    select: str = "",
+    project: str = "",
+) -> list[Plane]:
+    """The planes of a file that a choice leaves, each on its own.
+
+    project: what becomes of Z, a name of `PROJECTIONS`, where the choice says
+    nothing else of it.
+    """
+    wanted = _wanted(axes, shape, name, select)
+    if project and "Z" in axes:
+        depth = wanted.get("Z", Choice(None))
+        wanted["Z"] = Choice(depth.entries, depth.merged or project)
+    fixed, open_ = [], []
+    for axis in _ordered(axes):
+        length = shape[axes.index(axis)]
+        choice = wanted.get(axis, Choice(None))
+        entries = choice.entries or tuple(range(length))
+        if axis in CHANNELS:
+            if choice.entries is not None:
+                fixed.append(f"{axis}={choice}")
+        elif len(entries) == 1:
+            if length > 1:
+                fixed.append(f"{axis}={entries[0]}")
+        elif choice.merged:
+            fixed.append(f"{axis}={choice}")
+        else:
+            width = max(3, len(str(length - 1)))
+            open_.append([(axis, i, width) for i in entries])
+    return [
+        Plane(
+            "_".join(f"{axis.lower()}{i:0{w}d}" for axis, i, w in place),
+            ",".join([*(f"{axis}={i}" for axis, i, _ in place), *fixed]),
+        )
+        for place in itertools.product(*open_)
+    ]
+
+
+def _ordered(axes: str) -> list[str]:
+    """Axes but Y and X in the order of a name: time, then depth, come last."""
+    rest = [axis for axis in axes if axis not in "YX"]
+    return sorted(rest, key=lambda axis: "TZCS".find(axis))
+
+
+def merged(
+    axes: str, shape: Sequence[int], name: str, select: str
+) -> tuple[str, list[str]]:
+    """What a choice merges: (how, the choice of each plane of it).
+
+    ("", [select]) where nothing is merged. Raises ImageError where two axes
+    are to be merged, each in its way.
+    """
+    wanted = _wanted(axes, shape, name, select)
+    kinds = {choice.merged for choice in wanted.values() if choice.merged}
+    if not kinds:
+        return "", [select]
+    if len(kinds) > 1:
+        raise images.ImageError(
+            f"{name}: select={select!r}: max and mean together; choose one"
+        )
+    each = []
+    for axis, choice in wanted.items():
+        entries = choice.entries or range(shape[axes.index(axis)])
+        singly = [f"{axis}={i}" for i in entries]
+        each.append(singly if choice.merged else [f"{axis}={choice}"])
+    return kinds.pop(), [",".join(parts) for parts in itertools.product(*each)]
+
+
+def take(array: np.ndarray, index: Index) -> np.ndarray:
+    """The part of an array that an index of `choose` means, axis by axis."""
+    for axis, part in enumerate(index):
+        if isinstance(part, list):
+            array = array.take(part, axis)
+    return array[
+        tuple(slice(None) if isinstance(part, list) else part for part in index)
+    ]
+
+
+def positions(part: int | slice | list[int], length: int) -> Sequence[int]:
+    """The entries of an axis that a part of an index means."""
+    if isinstance(part, slice):
+        return range(length)
+    return part if isinstance(part, list) else [part]
+
+
+def n_taken(shape: Sequence[int], index: Index) -> int:
+    """How many values `take` gives of an array of this shape."""
+    return math.prod(
+        len(positions(part, length))
+        for part, length in zip(index, shape, strict=True)
+    )
+
+
+def channels_last(pixels: np.ndarray, axes: str) -> np.ndarray:
+    """[H, W, C] (C from 1) of pixels with axes Y, X and any of C and S."""
+    channels = [axis for axis in axes if axis in CHANNELS]
+    order = [axes.index(axis) for axis in ("Y", "X", *channels)]
+    pixels = pixels.transpose(order)
+    return pixels.reshape(*pixels.shape[:2], -1)
