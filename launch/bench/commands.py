@@ -6,8 +6,8 @@ It computes in bfloat16 on a GPU, and on a CPU in what its engine chooses.
 """
 
 import contextlib
-import importlib
 import csv
+import importlib
 import pathlib
 import subprocess
 import sys

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from seg import config
-from seg.predict import blobs, strips
+from seg.predict import blobs, measures, strips
 from seg.predict.slides import layer, separation, table
 
 
@@ -58,7 +58,7 @@ class SlideBlobs:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of `Blobs.table`, in the order of the ids."""
-        return blobs.rows(self._columns)
+        return measures.rows(self._columns)
 
     def remove(self) -> None:
         """Deletes the labels from the scratch folder; rows stay."""
