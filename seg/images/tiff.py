@@ -279,10 +279,11 @@ def choose(
             index.append(0)
         else:
             what = _NAMES.get(axis, f"entries along {axis}")
-            raise images.ImageError(
+            raise images.StackError(
                 f"{name}: a stack of {length} {what} (axes {axes}, "
                 f"shape {shape}); choose one with select='{axis}=0' to "
-                f"'{axis}={length - 1}', or save it as a file of its own"
+                f"'{axis}={length - 1}', or save it as a file of its own",
+                _stacked(axes, shape),
             )
     missing = set(wanted) - set(axes)
     if missing:
@@ -291,3 +292,9 @@ def choose(
             f"{axes}"
         )
     return tuple(index), kept
+
+
+def _stacked(axes: str, shape: tuple[int, ...]) -> dict[str, int]:
+    """The lengths of the axes of which `choose` wants one entry."""
+    pairs = zip(axes, shape, strict=True)
+    return {a: n for a, n in pairs if a not in "YX" + _CHANNELS and n > 1}
