@@ -35,7 +35,13 @@ def define() -> None:
         "address to listen on; any but this machine's own asks for a token, "
         f"which is printed, or is that of the variable {_TOKEN}",
     )
-    absl_flags.DEFINE_integer("port", 8000, "port; 0 = one that is free")
+    absl_flags.DEFINE_integer(
+        "port",
+        8000,
+        "port; 0 = one that is free",
+        lower_bound=0,
+        upper_bound=65535,
+    )
     absl_flags.DEFINE_integer(
         "max_mb", 256, "largest file that is taken, MB", lower_bound=1
     )

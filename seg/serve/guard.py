@@ -9,6 +9,7 @@ as they come, whatever their header says, and must keep coming.
 import asyncio
 import hmac
 import ipaddress
+import logging
 import socket
 import time
 from http import cookies
@@ -27,6 +28,7 @@ COOKIE = "seg_token"
 _IDLE_S = 20.0  # until the next bytes of a body
 _WHOLE_S = 600.0  # until its last
 _LINGER_S = 5.0  # of reading on, so that the client sees the answer
+_LOG = logging.getLogger(__name__)
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; "
@@ -87,15 +89,19 @@ class Guard:
             return await self._app(scope, receive, send)
         body = _Body(receive, self._max_bytes)
 
+        request = Request(scope)
+        headers = dict(_HEADERS)
+        if _is_api(request):
+            headers["Cache-Control"] = "no-store"  # images are nobody else's
+
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
                     *message["headers"],
-                    *((k.encode(), v.encode()) for k, v in _HEADERS.items()),
+                    *((k.encode(), v.encode()) for k, v in headers.items()),
                 ]
             await send(message)
 
-        request = Request(scope)
         try:
             answer = self._entered(request)
             if not answer:
@@ -103,10 +109,12 @@ class Guard:
                 return await self._app(scope, body.receive, sending)
         except Refused as refused:
             answer = self._refusal(request, refused)
+        except Exception:  # a bug, which the application has answered
+            return _LOG.exception("%s failed", request.url.path)
         return await answer(scope, receive, sending)
 
     def _refusal(self, request: Request, refused: Refused) -> Response:
-        if request.url.path.startswith("/api/"):
+        if _is_api(request):
             return error(refused.status, refused.sentence)
         return PlainTextResponse(refused.sentence, refused.status)
 
@@ -121,7 +129,7 @@ class Guard:
             return None
         if (given := request.query_params.get("token")) is not None:
             self._check_token(given)
-            answer = RedirectResponse(request.url.path, 303)
+            answer = RedirectResponse("/", 303)
             answer.set_cookie(
                 COOKIE, self._token, httponly=True, samesite="strict"
             )
@@ -160,8 +168,9 @@ class Guard:
             origin.startswith(("http://", "https://"))
             and parse.urlsplit(origin).netloc.lower() == host.lower()
         )
-        inner = request.url.path.startswith("/api/")
-        if elsewhere or (inner and site not in ("none", "same-origin")):
+        if elsewhere or (
+            _is_api(request) and site not in ("none", "same-origin")
+        ):
             raise Refused(403, "Another site's page may not use this server.")
 
     def _is_ours(self, name: str) -> bool:
@@ -190,6 +199,10 @@ class Guard:
             "is taken here. Save it compressed, cut it, or use `seg predict`, "
             "which takes files of any size."
         )
+
+
+def _is_api(request: Request) -> bool:
+    return request.scope["path"].startswith("/api/")
 
 
 def _hostname(url: str) -> str:

@@ -11,8 +11,7 @@ from typing import Any
 import uvicorn
 
 from seg import config as config_lib
-from seg.serve import app as app_lib
-from seg.serve import choices, guard, store
+from seg.serve import app, choices, guard, state, store
 
 _N_CONNECTIONS = 200  # more are answered 503
 _END_S = 3  # for answers that are being sent when the server ends
@@ -23,10 +22,6 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=128)
-    except OverflowError as error:
-        raise config_lib.ConfigError(
-            f"--port={port}: give one from 1 to 65535, or 0 for a free one"
-        ) from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise config_lib.UserError(
@@ -46,6 +41,47 @@ def address(listening: socket.socket, token: str) -> str:
     if host in ("0.0.0.0", "[::]"):  # all addresses: the machine's name is one
         host = socket.gethostname()
     return f"http://{host}:{port}/" + (f"?token={token}" if token else "")
+
+
+class _Server(uvicorn.Server):
+    """Stops the network's work first, for which uvicorn would wait."""
+
+    def __init__(self, config: uvicorn.Config, end: Callable[[], None]):
+        super().__init__(config)
+        self._end = end
+
+    async def shutdown(
+        self, sockets: list[socket.socket] | None = None
+    ) -> None:
+        self._end()
+        await super().shutdown(sockets)
+
+
+def prepared(
+    shared: state.Application, host: str, token: str = ""
+) -> uvicorn.Server:
+    """The server of an application, for a socket that listens on a host."""
+    guarded = guard.Guard(
+        app.build(shared),
+        host=host,
+        token=token,
+        max_bytes=shared.max_bytes,
+    )
+    return _Server(
+        uvicorn.Config(
+            guarded,
+            log_level="critical",  # the guard logs what goes wrong
+            access_log=False,
+            server_header=False,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            timeout_keep_alive=30,
+            limit_concurrency=_N_CONNECTIONS,
+            timeout_graceful_shutdown=_END_S,
+        ),
+        shared.end,
+    )
 
 
 def run(
@@ -72,36 +108,16 @@ def run(
     Raises UserError for models that cannot be used and for a port that cannot
     be had.
     """
-    listening = listen(host, port)
-    with listening:
-        if not guard.is_loopback(host):
-            token = token or secrets.token_urlsafe(24)
-        else:
+    with listen(host, port) as listening:
+        if guard.is_loopback(host):
             token = ""
-        state = app_lib.Application(max_mb * 1_000_000, store.budget())
-        state.choices = choices.find(
-            sources, on_batch=state.network.check, **settings
+        else:
+            token = token or secrets.token_urlsafe(24)
+        shared = state.Application(max_mb * 1_000_000, store.budget())
+        shared.choices = choices.find(
+            sources, on_batch=shared.network.check, **settings
         )
-        guarded = guard.Guard(
-            app_lib.build(state),
-            host=host,
-            token=token,
-            max_bytes=state.max_bytes,
-        )
-        server = uvicorn.Server(
-            uvicorn.Config(
-                guarded,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                http="h11",
-                ws="none",
-                lifespan="on",
-                timeout_keep_alive=30,
-                limit_concurrency=_N_CONNECTIONS,
-                timeout_graceful_shutdown=_END_S,
-            )
-        )
+        server = prepared(shared, host, token)
         say(address(listening, token))
         # uvicorn stops at a signal, then raises it again
         before = {

@@ -65,6 +65,8 @@ class Threads:
             return call()
 
         with self._places.taken():
+            if self._ended.is_set():
+                raise Gone
             made = self._pool.submit(work)
             result = asyncio.wrap_future(made)
             gone = asyncio.ensure_future(_gone(request))
@@ -72,7 +74,7 @@ class Threads:
                 await asyncio.wait(
                     {result, gone}, return_when=asyncio.FIRST_COMPLETED
                 )
-                if not result.done():
+                if not result.done() or result.cancelled():
                     raise Gone
                 return result.result()
             finally:

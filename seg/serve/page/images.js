@@ -120,6 +120,7 @@ export class Images {
       if (item.removed || item.turn !== turn) return api.forget(found.id);
       Object.assign(item, { id: found.id, found, of: JSON.stringify(settings) });
       item.state = "done";
+      this.show(item);
       item.thumb ||= URL.createObjectURL(await api.picture(found.id, THUMB));
     } catch (problem) {
       if (item.removed || item.turn !== turn) return null;
@@ -127,10 +128,17 @@ export class Images {
         item.state = problem.choose ? "stack" : "refused";
         item.problem = problem.message;
         item.axes = problem.choose;
-        if (!problem.choose) this.told.problem(problem.message);
+        if (!problem.choose) this.refuse(item);
       }
     }
-    return this.show(item);
+    return this.show(item, item.state !== "done");
+  }
+
+  // Says why an image cannot be opened, and shows another one.
+  refuse(item) {
+    this.told.problem(item.problem);
+    const others = this.items.filter(({ state }) => state !== "refused");
+    if (item === this.current && others.length) this.pick(others[0]);
   }
 
   // What was found by the settings of now; the image is sent again where the

@@ -5,6 +5,7 @@ import * as layers from "./layers.js";
 const LARGEST = 40; // screen px of an image px
 const SHARP = 2; // from here on outlines are lines, not pixels
 const STEP = 1.35; // of a zoom by key or button
+const RIM = 30; // screen px; an object nearer to the border may stay
 const CLICK = 5; // px that a hand may shake
 
 export class Viewer {
@@ -108,10 +109,12 @@ export class Viewer {
 
   // Moves an object into sight, if it is not.
   reveal(object) {
-    const at = this.place(object);
+    const { x, y } = this.place(object);
     const { clientWidth: w, clientHeight: h } = this.canvas;
-    if (at.x < 30 || at.y < 60 || at.x > w - 30 || at.y > h - 30) {
-      this.pan(w / 2 - at.x, h / 2 - at.y);
+    const into = (at, room) => Math.min(room - RIM, Math.max(RIM, at)) - at;
+    const [dx, dy] = [into(x, w), into(y, h)];
+    if (dx < -RIM || dx > RIM || dy < -RIM || dy > RIM) {
+      this.pan(dx && w / 2 - x, dy && h / 2 - y);
     }
   }
 
