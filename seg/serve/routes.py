@@ -1,5 +1,6 @@
 """The API: what the page asks, and other programs may."""
 
+import zlib
 from collections.abc import Sequence
 from typing import Annotated, Any
 from urllib import parse
@@ -15,6 +16,7 @@ from seg.serve import answers, downloads, results, store, uploads, views
 from seg.serve.state import Application
 
 _MAX_IDS = 1000
+_USUAL = ("csv", "labels", "overlay")
 _EXAMPLE = config_lib.Synthetic(
     kind="nuclei", height=512, width=640, diameter=34.0, n_objects=70
 )
@@ -193,14 +195,16 @@ def api(state: Application) -> fastapi.APIRouter:
     async def labels(request: Request, id: Id, settings: Settings) -> Response:
         """uint32, little endian, row by row; 0 is background."""
         stored = state.store.get(id)
-        content = await state.others.run(
-            request,
-            lambda: views.labels(state.results.of(stored, settings).labels),
-        )
+        deflate = "deflate" in request.headers.get("accept-encoding", "")
+
+        def content() -> bytes:
+            found = views.labels(state.results.of(stored, settings).labels)
+            return zlib.compress(found, 1) if deflate else found
+
         return Response(
-            content,
+            await state.others.run(request, content),
             media_type="application/octet-stream",
-            headers={"Content-Encoding": "deflate"},
+            headers={"Content-Encoding": "deflate"} if deflate else {},
         )
 
     @api.get(
@@ -248,7 +252,7 @@ def api(state: Application) -> fastapi.APIRouter:
             list[str] | None, Query(description="Of /api/about.")
         ] = None,
     ) -> StreamingResponse:
-        names = format or ["csv", "labels", "overlay"]
+        names = [*dict.fromkeys(format or _USUAL)]
         _check_formats(names)
         found = [state.store.get(each) for each in dict.fromkeys(id)]
 

@@ -32,7 +32,7 @@ export function round(x) {
 export function bins(areas) {
   if (!areas.length) return [];
   const sorted = [...areas].sort((a, b) => a - b);
-  const at = (share) => sorted[Math.floor(share * (sorted.length - 1))];
+  const at = (share) => sorted[Math.ceil(share * (sorted.length - 1))];
   const end = Math.min(sorted.at(-1), 2 * at(0.95));
   const step = round(end / 24);
   const count = Math.max(1, Math.ceil((end + 1) / step));
@@ -85,12 +85,12 @@ export function histogram(box, objects, marked, least) {
     }));
   }
   const tick = round(end / 5);
-  for (let area = 0; area < end; area += tick) {
+  for (let area = 0; area <= end; area += tick) {
+    const anchor = x(area) > WIDTH - 15 ? "end" : area ? "middle" : "start";
     svg.append(node("text", {
-      x: x(area), y: HEIGHT + 4, "text-anchor": area ? "middle" : "start",
+      x: x(area), y: HEIGHT + 4, "text-anchor": anchor,
     }, number(area)));
   }
-  svg.append(node("text", { x: WIDTH, y: HEIGHT + 4, "text-anchor": "end" }, "px"));
   svg.append(node("text", { x: SIDE - 4, y: 12, "text-anchor": "end" }, most));
   svg.append(node("text", { x: SIDE - 4, y: y(0), "text-anchor": "end" }, 0));
   box.append(svg);

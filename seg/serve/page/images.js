@@ -92,7 +92,9 @@ export class Images {
 
   restart(item) {
     if (item.id) api.forget(item.id);
-    Object.assign(item, { state: "waiting", id: "", found: null });
+    Object.assign(item, {
+      state: "waiting", id: "", found: null, problem: "",
+    });
     item.turn = {}; // what still runs for it is of no use
     this.show(item);
   }

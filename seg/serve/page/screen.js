@@ -103,8 +103,8 @@ export class Screen {
     if (item?.state === "stack") askPlane(item);
     const again = running && item === this.shown?.item;
     if (this.shown && item !== this.shown.item && !again) this.clear();
-    if (item?.state === "refused") {
-      this.wait(item.problem);
+    if (item?.problem && !running) {
+      this.wait(item.state === "refused" ? item.problem : "");
       say(item.problem);
     } else if (running) {
       say(`Finding objects in ${item.name}…`);
@@ -205,7 +205,7 @@ export class Screen {
       ["Median area", found.count ? `${number(found.median_area_px)} px` : "–"],
       ["Covered by objects", `${number(100 * found.covered, 1)}%`],
       ["Image", `${number(found.width)} × ${number(found.height)} px`],
-      ...(found.step > 1 ? [["Shown", `every ${found.step}th pixel`]] : []),
+      ...(found.step > 1 ? [["Shown reduced", `1 : ${found.step}`]] : []),
     ]);
     const big = document.createElement("dd");
     const unit = document.createElement("small");
