@@ -409,6 +409,10 @@ def test_bad_files_are_told_and_the_others_go_on(site, page, photos, tmp_path):
     assert page.inner_text("#problems") == ""
     page.wait_for_selector("#numbers .big")
     assert page.inner_text("#result-title") == "first.png"
+    page.click("#images li.bad .pick >> nth=0")
+    assert "cut.png: corrupt" in page.inner_text("#refused")
+    page.set_input_files("#files", str(photos[1]))  # what is new is shown
+    page.wait_for_selector("#result-title >> text=second.png")
 
 
 def test_a_plane_of_a_stack_is_chosen(page, tmp_path):

@@ -98,7 +98,7 @@ def test_a_port_in_use_is_one_line(bundles, capsys):
     [
         ((), "give --model=MODEL"),
         (("--model=nowhere",), "no model 'nowhere'"),
-        (("--model=MODEL", "--port=70000"), "port must be an integer"),
+        (("--model=MODEL", "--port=70000"), "not an integer in the range"),
         (("--model=MODEL", "--host=192.0.2.1"), "cannot listen"),
         (("--model=MODEL", "--host=no.such.host"), "cannot listen"),
         (("--model=MODEL", "--max_mb=0"), "max_mb"),

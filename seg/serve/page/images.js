@@ -39,11 +39,17 @@ export class Images {
   }
 
   async add(files, limits) {
+    let first = null; // of these, which is shown at once
     for (const file of files) {
       const reason = await refusal(file, limits).catch(() => (
         `${file.name} cannot be read; is it a folder, or open elsewhere?`));
       if (reason) this.told.problem(reason);
-      else this.insert({ file, name: file.name, select: "" });
+      else {
+        const item = this.insert({ file, name: file.name, select: "" });
+        if (!first) this.pick(item);
+        first ||= item;
+      }
+      this.next();
     }
   }
 
@@ -52,8 +58,7 @@ export class Images {
     this.items.push(item);
     this.drawItem(item);
     this.nav.hidden = false;
-    if (this.items.length === 1 || !this.current) this.pick(item);
-    this.next();
+    return item;
   }
 
   pick(item) {
@@ -209,7 +214,7 @@ export class Images {
       waiting: "waiting",
       running: "finding objects…",
       stack: "choose a plane",
-      refused: "cannot be opened",
+      refused: "not opened",
       done: item.found && (item.found.count === 1 ? "1 object"
         : `${number(item.found.count)} objects`),
     }[item.state];

@@ -97,18 +97,16 @@ export class Screen {
     const { ready } = this.told.images();
     $("welcome").hidden = Boolean(item);
     $("planes").hidden = item?.state !== "stack";
-    $("view").hidden = !item || item.state === "stack";
+    $("refused").hidden = item?.state !== "refused";
+    $("view").hidden = !item || ["stack", "refused"].includes(item.state);
     $("download").disabled = !ready.length;
     this.wait(running ? `Finding objects in ${item.name}…` : "");
     if (item?.state === "stack") askPlane(item);
     const again = running && item === this.shown?.item;
     if (this.shown && item !== this.shown.item && !again) this.clear();
-    if (item?.problem && !running) {
-      this.wait(item.state === "refused" ? item.problem : "");
-      say(item.problem);
-    } else if (running) {
-      say(`Finding objects in ${item.name}…`);
-    }
+    $("refused").querySelector("p").textContent = item?.problem ?? "";
+    if (item?.state === "stack") say(item.problem);
+    else if (running) say(`Finding objects in ${item.name}…`);
     if (item?.found) this.refresh();
   }
 
@@ -125,7 +123,6 @@ export class Screen {
   wait(text) {
     $("wait").hidden = !text;
     $("wait").lastElementChild.textContent = text;
-    $("wait").firstElementChild.hidden = !text.endsWith("…");
   }
 
   // The newest settings win: while a request runs, the last wish is kept.
