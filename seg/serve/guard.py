@@ -79,8 +79,7 @@ class Guard:
     def __init__(self, app: ASGIApp, *, host: str, token: str, max_bytes: int):
         self._app, self._token, self._max_bytes = app, token, max_bytes
         self._names = {"localhost", host}
-        if not is_loopback(host):
-            self._names.add(socket.gethostname().lower())
+        self._machine = socket.gethostname().lower().partition(".")[0]
 
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send
@@ -176,12 +175,17 @@ class Guard:
     def _is_ours(self, name: str) -> bool:
         if name in self._names or is_loopback(name):
             return True
+        if not self._token:
+            return False
+        # The token guards what a name alone does not: this machine's, in any
+        # domain, and numbers, which cannot be turned to another address.
+        if name.partition(".")[0] == self._machine:
+            return True
         try:
             ipaddress.ip_address(name)
         except ValueError:
             return False
-        # no name, so none that was turned here; the token guards the rest
-        return bool(self._token)
+        return True
 
     async def _check_length(self, request: Request, body: "_Body") -> None:
         length = request.headers.get("content-length", "0")

@@ -3,13 +3,15 @@
 import collections
 import dataclasses
 import threading
+import typing
+from collections.abc import Callable
 from concurrent import futures
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from seg import config as config_lib
 from seg.serve import store
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from seg.predict import predictor
 
 _N_RECENT = 3  # segmentations kept: the page asks for each in several parts
@@ -77,7 +79,7 @@ class Results:
         """Forgets what was found in an image."""
         self._forget(lambda key: key[0] == id)
 
-    def _forget(self, wanted: Any) -> None:
+    def _forget(self, wanted: Callable[[Any], bool]) -> None:
         with self._short:
             for key in [key for key in self._recent if wanted(key)]:
                 del self._recent[key]

@@ -107,6 +107,7 @@ export class Screen {
     $("refused").querySelector("p").textContent = item?.problem ?? "";
     if (item?.state === "stack") say(item.problem);
     else if (running) say(`Finding objects in ${item.name}…`);
+    else if (item?.state === "refused") say("");
     if (item?.found) this.refresh();
   }
 
