@@ -26,8 +26,8 @@ import seg
 from seg import compiler, config, flags
 
 COMMANDS = (
-    "predict", "serve", "train", "evaluate", "measure", "convert", "info", "export",
-    "verify", "track-sync",
+    "predict", "serve", "train", "evaluate", "measure", "convert", "info",
+    "export", "verify", "track-sync",
 )  # fmt: skip
 
 

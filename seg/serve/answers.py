@@ -71,7 +71,12 @@ class About(pydantic.BaseModel):
 
 
 class Object(pydantic.BaseModel):
-    """An object of an image; px, (row, column) from the upper left."""
+    """An object of an image; px, (row, column) from the upper left.
+
+    With all other columns of the table of objects.
+    """
+
+    model_config = pydantic.ConfigDict(extra="allow")
 
     label: int = Field(description="Its number, the id in the label image.")
     class_: str = Field(alias="class", description="Name of its class.")
@@ -182,7 +187,9 @@ def found(
         median_area_px=_median(areas),
         covered=sum(areas) / (shape[0] * shape[1]),
         objects=[
-            Object.model_validate({k: _finite(v) for k, v in row.items()})
+            Object.model_validate(
+                {k: _finite(v) for k, v in row.items() if k != "image"}
+            )
             for row in rows
         ],
     )

@@ -25,6 +25,7 @@ TITLES = {
     "labels": ("Label image", "TIFF, each object's pixels hold its number"),
     "roi": ("ImageJ / Fiji ROIs", "ZIP for the ROI Manager"),
     "geojson": ("QuPath objects", "GeoJSON with measurements"),
+    "parquet": ("Table of objects, typed", "Parquet, for Python and R"),
     "images": ("Table of images", "CSV, one row per image"),
     "boxes": ("Picture with boxes and numbers", "PNG"),
     "crops": ("Each object cut out", "ZIP of PNGs"),
@@ -49,8 +50,12 @@ class File:
 
 def available() -> list[str]:
     """The formats that this installation writes."""
-    zarr = importlib.util.find_spec("zarr") is not None
-    return [name for name in TITLES if zarr or name != "omezarr"]
+
+    def is_there(name: str) -> bool:
+        needs = formats.FORMATS[name].needs
+        return not needs or importlib.util.find_spec(needs[0]) is not None
+
+    return list(filter(is_there, TITLES))
 
 
 def one(pair: "Pair", name: str) -> File:

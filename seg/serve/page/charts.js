@@ -100,9 +100,9 @@ const COLUMNS = [
   ["label", "No.", (value) => value],
   ["class", "Class", (value) => value],
   ["area_px", "Area", (value) => number(value)],
+  ["diameter_px", "Diam.", (value) => number(value, 1)],
   ["mean_intensity", "Intensity", measure],
-  ["eccentricity", "Eccentr.", (value) => number(value, 2)],
-  ["solidity", "Solidity", (value) => number(value, 2)],
+  ["circularity", "Circular.", (value) => number(value, 2)],
   ["probability", "Prob.", (value) => number(value, 2)],
 ];
 

@@ -62,8 +62,9 @@ export class Screen {
       ...(this.told.model().classes.length > 2
         ? [["Class", object.class]] : []),
       ["Area", `${number(object.area_px)} px`],
+      ["Diameter", `${number(object.diameter_px, 1)} px`],
       ["Mean intensity", measure(object.mean_intensity)],
-      ["Eccentricity", number(object.eccentricity, 2)],
+      ["Circularity", number(object.circularity, 2)],
       ["Solidity", number(object.solidity, 2)],
       ["Probability", object.probability == null ? "–"
         : `${number(100 * object.probability)}%`],
