@@ -69,6 +69,7 @@ def page(site, chromium, request):
         ),
     )
     opened.goto(site.address)
+    opened.bring_to_front()  # or its keys open no dialog of files
     wait(opened, "document.querySelector('#limits').textContent")
     yield opened
     context.close()
