@@ -16,7 +16,7 @@ The rooms follow an image; imports go down this list's floors, never up:
               models      image -> logits
     floor 3   predict     image -> objects; the bundle, the engine, stitching
     floor 4   evaluate    objects and truth -> numbers and pictures
-              serve       prediction behind MLflow
+              serve       prediction in the browser, and behind MLflow
     floor 5   train       batches -> a trained model
     floor 6   commands    those of `seg`; flags; launch/ beside the package
 

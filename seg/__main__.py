@@ -1,6 +1,7 @@
 """The installed command.
 
     seg predict INPUT... --model=MODEL --out=DIR    images -> objects, tables
+    seg serve --model=MODEL                         the same, in the browser
     seg train DIR --model=MODEL                     labelled images -> a model
     seg evaluate DIR --model=MODEL                  scores on labelled images
     seg measure LABELS... --images=DIR --out=DIR    objects -> a table
@@ -25,8 +26,8 @@ import seg
 from seg import compiler, config, flags
 
 COMMANDS = (
-    "predict", "train", "evaluate", "measure", "convert", "info", "export",
-    "verify", "track-sync",
+    "predict", "serve", "train", "evaluate", "measure", "convert", "info",
+    "export", "verify", "track-sync",
 )  # fmt: skip
 
 

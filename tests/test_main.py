@@ -197,6 +197,7 @@ def test_bad_input_is_status_2_and_one_line(
         (("--version",), seg.__version__),
         (("predict", "--help"), "--predict.threshold: foreground probability"),
         (("info", "-h"), "seg info MODEL"),
+        (("serve", "--help"), "--port: port; 0 = one that is free"),
     ],
 )
 def test_help_is_status_0(run, arguments, text):

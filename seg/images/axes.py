@@ -157,11 +157,17 @@ def choose(
             index.append(0)
         else:
             what = _NAMES.get(axis, f"entries along {axis}")
-            raise images.ImageError(
+            stacked = {
+                axis: length
+                for axis, length in zip(axes, shape, strict=True)
+                if axis not in "YX" + CHANNELS and length > 1
+            }
+            raise images.StackError(
                 f"{name}: a stack of {length} {what} (axes {axes}, "
                 f"shape {tuple(shape)}); choose one with select='{axis}=0' to "
                 f"'{axis}={length - 1}', all of them with '{axis}=max', or "
-                "save it as a file of its own"
+                "save it as a file of its own",
+                stacked,
             )
     return tuple(index), kept
 

@@ -200,12 +200,12 @@ def explained(name: str) -> Iterator[None]:
             f"{name}: {error.strerror}; check the path"
         ) from error
     except Image.DecompressionBombError as error:
-        raise images.ImageError(
+        raise images.TooLargeError(
             f"{name}: declares over {2 * MAX_PIXELS / 1e6:.0f} megapixels, at "
             f"most {MAX_PIXELS / 1e6:.0f} are read at once; {_BY_STRIPS}"
         ) from error
     except MemoryError as error:
-        raise images.ImageError(
+        raise images.TooLargeError(
             f"{name}: not enough memory; {_BY_STRIPS}"
         ) from error
     # a broken file makes decoders raise anything, from struct.error to
@@ -241,7 +241,7 @@ def is_tiff(file: BinaryIO, name: str) -> bool:
 def check_pixels(name: str, pixels: int) -> None:
     """Refuses more than `MAX_PIXELS`."""
     if pixels > MAX_PIXELS:
-        raise images.ImageError(
+        raise images.TooLargeError(
             f"{name}: declares {pixels / 1e6:.0f} megapixels, at most "
             f"{MAX_PIXELS / 1e6:.0f} are read at once; {_BY_STRIPS}"
         )
@@ -251,7 +251,7 @@ def _check_size(name: str, pixels: int, n_bytes: int, size: int) -> None:
     """Refuses what would take too much memory; from the header alone."""
     check_pixels(name, pixels)
     if n_bytes > MAX_BYTES and n_bytes > MAX_RATIO * size:
-        raise images.ImageError(
+        raise images.TooLargeError(
             f"{name}: {size / 1e3:.0f} kB that declare {n_bytes / 1e6:.0f} MB "
             "of pixels, refused as a decompression bomb; cut it into parts"
         )

@@ -1,0 +1,88 @@
+"""A request's image: its bytes, a name for people, its pixels."""
+
+import io
+import math
+import re
+
+import numpy as np
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+
+from seg import images
+from seg.images import read
+from seg.serve import guard
+
+MAX_PIXELS = 2**26  # 8192 x 8192; the map of one takes 256 MB
+_MAGIC = 32  # bytes that tell the type of a file
+_LONGEST = 120  # characters of a name
+
+
+async def content(request: Request) -> tuple[bytes, str]:
+    """(bytes, name) of the file in a request, raw or as a form's `file`.
+
+    Raises Refused where there is none, or where its first bytes are no
+    image's: all of it is read first, for the client to see the answer.
+    """
+    kind = request.headers.get("content-type", "")
+    given = request.query_params.get("name", "")
+    if kind.startswith("multipart/form-data"):
+        async with request.form(max_files=1, max_fields=8) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise guard.Refused(
+                    400, "The form has no file in its field `file`."
+                )
+            found = await file.read()
+            given = given or file.filename or ""
+    else:
+        parts = bytearray()
+        async for part in request.stream():
+            if len(parts) < _MAGIC or _is_image(parts):
+                parts += part
+        found = bytes(parts)
+    name = called(given)
+    if not found:
+        raise guard.Refused(400, f"{name} is empty; copy it again.")
+    if not _is_image(found):
+        raise guard.Refused(
+            415,
+            f"{name} is not an image that can be opened here: inside it is "
+            "neither PNG, JPEG, TIFF, WebP nor BMP, whatever its name says. "
+            "Save it as TIFF or PNG in the program that made it.",
+        )
+    return found, name
+
+
+def _is_image(start: bytes | bytearray) -> bool:
+    try:
+        read.is_tiff(io.BytesIO(start[:_MAGIC]), "")
+    except images.ImageError:
+        return False
+    return True
+
+
+def called(given: str) -> str:
+    """A name for people of what a client called its file: no path, short."""
+    name = re.split(r"[/\\]", given)[-1]
+    name = "".join(c for c in name if c.isprintable()).strip()
+    if len(name) > _LONGEST:
+        stem, dot, suffix = name.rpartition(".")
+        keep = len(suffix) < 8 and dot
+        end = dot + suffix if keep else ""
+        name = (stem if keep else name)[: _LONGEST - len(end)] + end
+    return name if name.strip(".") else "image"
+
+
+def pixels(content: bytes, name: str, select: str) -> np.ndarray:
+    """The pixels [H, W, C] of a file; raises ImageError.
+
+    Its header alone tells that it is too large.
+    """
+    height, width = read.read_header(content, name=name).shape
+    if math.prod((height, width)) > MAX_PIXELS:
+        raise images.TooLargeError(
+            f"{name}: {height} x {width} px are more than the "
+            f"{MAX_PIXELS / 1e6:.0f} megapixels that are taken here; cut it, "
+            "or use `seg predict`, which takes images of any size"
+        )
+    return read.read_image(content, name=name, select=select)

@@ -1,0 +1,299 @@
+"""Claims about the API: results, settings without the network, downloads."""
+
+import dataclasses
+import io
+import json
+import re
+import zipfile
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+import seg
+from seg.images import formats, read
+from seg.serve import app, downloads, uploads, views
+from tests.serve.conftest import draw, png
+
+KNOBS = {"threshold": 0.6, "min_area": 40, "drop_border": True}
+
+
+@pytest.fixture(scope="module")
+def content():
+    return png(draw())
+
+
+@pytest.fixture(scope="module")
+def predictor(bundles):
+    return seg.load(bundles[0], engine="jax")
+
+
+@pytest.fixture
+def image(site, content):
+    """An uploaded image's answer."""
+    answer = site.upload(content, name="cells.png")
+    assert answer.status_code == 201, answer.text
+    found = answer.json()
+    yield found
+    site.client.delete(f"/api/images/{found['id']}")
+
+
+def changed(predictor, **knobs):
+    """The segmentation of the test's image by other settings."""
+    use = dataclasses.replace(predictor.config.predict, **knobs)
+    pixels = draw()[..., None]
+    return predictor.objects(
+        pixels, predictor.probabilities(pixels), "cells.png", predict=use
+    )
+
+
+def ids(site, image, **query):
+    """The labels that the page gets."""
+    answer = site.client.get(f"/api/images/{image['id']}/labels", params=query)
+    assert answer.status_code == 200, answer.text
+    labels = np.frombuffer(answer.content, "<u4")
+    return labels.reshape(image["view_height"], image["view_width"])
+
+
+def test_an_upload_is_segmented_as_the_predictor_does(site, image, predictor):
+    expected = predictor(draw(), name="cells.png")
+    assert (image["height"], image["width"], image["step"]) == (96, 128, 1)
+    assert image["count"] == len(expected.table) > 5
+    for row, wanted in zip(image["objects"], expected.table, strict=True):
+        wanted = {k: v for k, v in wanted.items() if k != "image"}
+        assert row == pytest.approx(wanted, nan_ok=True)
+    np.testing.assert_array_equal(ids(site, image), expected.labels)
+    url = f"/api/images/{image['id']}/labels"  # for whom takes no deflate
+    plain = site.client.get(url, headers={"Accept-Encoding": "identity"})
+    assert len(plain.content) == 4 * 96 * 128
+    areas = [row["area_px"] for row in expected.table]
+    assert image["median_area_px"] == np.median(areas)
+    assert image["covered"] == sum(areas) / (96 * 128)
+
+
+def test_settings_change_the_result_without_the_network(site, image, predictor):
+    before = site.n_batches[0]
+    answer = site.client.get(f"/api/images/{image['id']}", params=KNOBS)
+    found = answer.json()
+    expected = changed(
+        predictor, threshold=0.6, min_area=(40,), drop_border=True
+    )
+    assert found["count"] == len(expected.table) != image["count"]
+    np.testing.assert_array_equal(ids(site, image, **KNOBS), expected.labels)
+    assert found["settings"]["min_area"] == [40]
+    assert site.n_batches[0] == before
+
+
+def test_an_upload_may_bring_its_settings(site, content, image):
+    found = site.upload(content, **KNOBS).json()
+    later = site.client.get(f"/api/images/{image['id']}", params=KNOBS).json()
+    assert found["objects"] == later["objects"]
+
+
+def test_a_model_can_be_chosen_and_classes_have_areas_of_their_own(
+    site, content
+):
+    about = site.client.get("/api/about").json()
+    first, second = about["models"]
+    assert (first["name"], second["name"]) == ("nuclei", "beads")
+    assert first["has_threshold"] and not second["has_threshold"]
+    assert second["settings"]["min_area"] == [4, 9]
+    found = site.upload(content, model="beads").json()
+    assert found["model"] == "beads"
+    query = {"min_area": [1, 10**6]}
+    kept = site.client.get(f"/api/images/{found['id']}", params=query).json()
+    assert {row["class"] for row in kept["objects"]} <= {"bead"}
+    assert kept["settings"]["min_area"] == [1, 10**6]
+
+
+@pytest.mark.parametrize(
+    "query, says",
+    [
+        ({"threshold": 2}, "threshold"),
+        ({"min_area": -1}, "min_area"),
+        ({"min_area": [1, 2, 3]}, "min_area"),
+        ({"separate": "magic"}, "separate"),
+        ({"model": "nuclie"}, "did you mean nuclei?"),
+        ({"select": "Z=1"}, "no axes to choose"),
+    ],
+)
+def test_a_wrong_setting_is_named(site, content, query, says):
+    answer = site.upload(content, **query)
+    assert answer.status_code == 422
+    assert says in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_every_format_is_downloaded(site, image, name):
+    url = f"/api/images/{image['id']}/files/{name}"
+    answer = site.client.get(url)
+    assert answer.status_code == 200
+    assert len(answer.content) > 50
+    named = answer.headers["Content-Disposition"]
+    form = formats.FORMATS[name]
+    expected = form.name.format(stem="cells")
+    folder = name in ("crops", "omezarr")
+    assert named.endswith(f"''{expected}{'.zip' * folder}")
+    if folder:
+        zipfile.ZipFile(io.BytesIO(answer.content)).testzip()
+
+
+def test_a_download_is_what_is_on_the_screen(site, image, predictor, tmp_path):
+    expected = changed(
+        predictor, threshold=0.6, min_area=(40,), drop_border=True
+    )
+    url = f"/api/images/{image['id']}/files/"
+    labels = site.client.get(f"{url}labels", params=KNOBS).content
+    np.testing.assert_array_equal(
+        tifffile.imread(io.BytesIO(labels)), expected.labels
+    )
+    path = tmp_path / "objects.csv"
+    path.write_bytes(site.client.get(f"{url}csv", params=KNOBS).content)
+    rows = formats.read_table(path)
+    assert [row["area_px"] for row in rows] == [
+        row["area_px"] for row in expected.table
+    ]
+    assert {row["image"] for row in rows} == {"cells"}
+    coco = site.client.get(f"{url}coco", params=KNOBS).json()
+    assert len(coco["annotations"]) == len(expected.table)
+    assert coco["images"][0]["file_name"] == "cells.png"
+
+
+def test_several_images_are_one_zip_with_one_table(site, image, tmp_path):
+    other = site.upload(png(draw(1)), name="cells.tif").json()
+    query = {"id": [image["id"], other["id"], image["id"]]}
+    answer = site.client.get("/api/files", params=query)
+    archive = zipfile.ZipFile(io.BytesIO(answer.content))
+    assert sorted(archive.namelist()) == [
+        "cells_2_labels.tif", "cells_2_overlay.png",
+        "cells_labels.tif", "cells_overlay.png", "objects.csv",
+    ]  # fmt: skip
+    archive.extract("objects.csv", tmp_path)
+    rows = formats.read_table(tmp_path / "objects.csv")
+    names = [row["image"] for row in rows]
+    assert names.count("cells") == image["count"]
+    assert names.count("cells_2") == other["count"]
+    alone = site.client.get("/api/files", params={**query, "format": "csv"})
+    assert alone.content == archive.read("objects.csv")
+    query["id"].append("0" * 32)
+    assert site.client.get("/api/files", params=query).status_code == 404
+
+
+def test_every_format_has_a_title():
+    assert downloads.TITLES.keys() == formats.FORMATS.keys()
+
+
+def test_a_stack_says_what_to_choose(site):
+    planes = np.stack([draw(i) for i in range(3)])
+    file = io.BytesIO()
+    tifffile.imwrite(file, planes, metadata={"axes": "ZYX"}, imagej=True)
+    answer = site.upload(file.getvalue(), name="stack.tif")
+    assert answer.status_code == 422
+    assert answer.json()["choose"] == {"Z": 3}
+    assert answer.json()["error"].startswith("stack.tif is a stack of 3")
+    chosen = site.upload(file.getvalue(), select="Z=1").json()
+    alone = site.upload(png(planes[1])).json()
+    assert chosen["objects"] == alone["objects"]
+
+
+def test_a_large_image_is_shown_reduced_and_measured_whole(monkeypatch, site):
+    monkeypatch.setattr(views, "PIXELS", 4000)
+    found = site.upload(png(draw())).json()
+    assert (found["step"], found["view_height"], found["view_width"]) == (
+        2,
+        48,
+        64,
+    )
+    url = f"/api/images/{found['id']}"
+    picture = Image.open(
+        io.BytesIO(site.client.get(f"{url}/image.png").content)
+    )
+    assert picture.size == (64, 48)
+    small = site.client.get(f"{url}/image.png", params={"side": 20}).content
+    assert max(Image.open(io.BytesIO(small)).size) <= 20
+    monkeypatch.undo()
+    whole = site.client.get(url).json()
+    assert whole["objects"] == found["objects"]
+    np.testing.assert_array_equal(ids(site, whole)[::2, ::2].shape, (48, 64))
+
+
+def test_sixteen_bits_are_stretched_for_the_eye(site):
+    dim = (draw() / 65535 * 300).astype(np.uint16)
+    found = site.upload(png(dim)).json()
+    shown = site.client.get(f"/api/images/{found['id']}/image.png").content
+    pixels = np.asarray(Image.open(io.BytesIO(shown)))
+    assert pixels.dtype == np.uint8 and pixels.max() == 255
+    assert pixels.std() > 10
+
+
+def test_what_is_deleted_is_gone(site, content):
+    id = site.upload(content).json()["id"]
+    assert site.client.delete(f"/api/images/{id}").status_code == 204
+    for method, url in (
+        ("DELETE", f"/api/images/{id}"),
+        ("GET", f"/api/images/{id}"),
+        ("GET", f"/api/images/{id}/labels"),
+        ("GET", f"/api/images/{id}/image.png"),
+        ("GET", f"/api/images/{id}/files/csv"),
+    ):
+        answer = site.client.request(method, url)
+        assert answer.status_code == 404
+        assert "Open the image again" in answer.json()["error"]
+
+
+def test_the_example_is_an_image(site):
+    content = site.client.get("/api/example.png").content
+    assert read.read_image(content).shape == (512, 640, 1)
+    assert len(content) < uploads.MAX_PIXELS
+
+
+def test_openapi_describes_every_route_and_answer(site):
+    told = site.client.get("/openapi.json").json()
+    assert told["info"]["title"] == "seg"
+    assert set(told["paths"]) == {
+        "/api/about", "/api/example.png", "/api/images", "/api/images/{id}",
+        "/api/images/{id}/image.png", "/api/images/{id}/labels",
+        "/api/images/{id}/files/{format}", "/api/files",
+    }  # fmt: skip
+    for path, methods in told["paths"].items():
+        for method, route in methods.items():
+            assert route["summary"], (path, method)
+            for parameter in route.get("parameters", ()):
+                assert parameter["description"] or parameter["name"] in path
+            for status, answer in route["responses"].items():
+                if status >= "400":
+                    schema = answer["content"]["application/json"]["schema"]
+                    assert schema["$ref"].endswith("/Error"), (path, status)
+    assert "file" in json.dumps(told["paths"]["/api/images"]["post"])
+    found = told["components"]["schemas"]["Found"]["properties"]
+    assert {"count", "objects", "settings"} <= set(found)
+    for elsewhere in ("/docs", "/redoc"):  # they load scripts from a CDN
+        assert site.client.get(elsewhere).status_code == 404
+
+
+def test_the_page_is_whole_and_asks_nobody_else(site):
+    page = site.client.get("/")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script>", page.text)
+    wanted = set(re.findall(r'(?:src|href)="([^"#]+)"', page.text))
+    scripts = {path.name for path in app.PAGE.iterdir()} - {"index.html"}
+    assert scripts <= wanted | {
+        name
+        for script in app.PAGE.glob("*.js")
+        for name in re.findall(r'from "\./([^"]+)"', script.read_text())
+    }
+    for name in wanted | scripts:
+        answer = site.client.get(f"/{name}")
+        assert answer.status_code == 200, name
+        urls = re.findall(r"https?://[^\s\"')]+", answer.text)
+        assert set(urls) <= {"http://www.w3.org/2000/svg"}, name
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api/nothing", "/app.py", "/..%2fapp.py", "/page/"]
+)
+def test_what_is_not_there_is_404(site, path):
+    answer = site.client.get(path)
+    assert answer.status_code == 404
+    assert answer.json() == {"error": "Not Found."}
