@@ -139,6 +139,7 @@ def _about(found: "predictor.Segmentation") -> dict[str, typing.Any]:
         found.labels.shape,
         found.table,
         lambda: summary.highest(found.probabilities),
+        found.pixel_size,
     )
 
 
