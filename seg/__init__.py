@@ -1,8 +1,8 @@
 """seg: segmentation of microscopy images.
 
     import seg
-    predictor = seg.load("runs/demo")     # a run, a bundle or an MLflow URI,
-                                          # or several: the mean of models
+    predictor = seg.load("nuclei")        # a name in the zoo, a run, a bundle
+                                          # or an MLflow URI
     found = predictor("cells.tif")        # a path or an array
     found.labels, found.classes, found.table
 
@@ -35,13 +35,17 @@ ZOO = pathlib.Path(__file__).parent / "zoo"
 
 
 def load(
-    name: str | pathlib.Path, *, engine: str = "auto", **settings: typing.Any
+    name: str | pathlib.Path = "nuclei",
+    *,
+    engine: str = "auto",
+    **settings: typing.Any,
 ) -> "Predictor":
     """The predictor of a model.
 
     Parameters
     ----------
     name : what `find_all` takes; several models are one, their mean.
+        Without one, the model of nuclei that comes along.
     engine : what runs the network: auto, jax, onnx or openvino. The graph that
         the last two need is made once and kept in the bundle.
     settings : fields of `config.Predict` to change, as `tta=8`.

@@ -1,8 +1,8 @@
 """The installed command.
 
-    seg predict INPUT... --model=MODEL --out=DIR    images -> objects, tables
-    seg serve --model=MODEL                         the same, in the browser
-    seg train DIR --model=MODEL                     labelled images -> a model
+    seg predict INPUT... --out=DIR                  images -> objects, tables
+    seg serve                                       the same, in the browser
+    seg train DIR                                   labelled images -> a model
     seg evaluate DIR --model=MODEL                  scores on labelled images
     seg measure LABELS... --images=DIR --out=DIR    objects -> a table
     seg convert INPUT... --formats=... --out=DIR    objects -> other programs
@@ -11,10 +11,11 @@
     seg verify DIR                                  all defects of a data set
     seg track-sync DIR                              upload a spool to MLflow
 
-`seg COMMAND --help` lists its flags. MODEL is a name, a bundle's folder, a
-workdir of training, or an MLflow URI. Exit status: 0 done; 2 bad input or
-configuration, or every input failed; 3 finished, but some inputs failed;
-33 stopped by a signal: what is finished is saved, the same command goes on.
+`seg COMMAND --help` lists its flags. MODEL is a name in the zoo (nuclei is
+the default), a bundle's folder, a workdir of training, or an MLflow URI. Exit
+status: 0 done; 2 bad input or configuration, or every input failed; 3
+finished, but some inputs failed; 33 stopped by a signal: what is finished is
+saved, the same command goes on.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""seg predict INPUT... --model=MODEL --out=DIR
+"""seg predict INPUT... --out=DIR [--model=MODEL]
 
 Segments images. INPUT is a file, a folder or a glob. For each image:
 <stem>_labels.tif, <stem>_overlay.png and what else --formats names; for
@@ -29,7 +29,7 @@ def define() -> None:
     """Registers the flags of this command."""
     absl_flags.DEFINE_string(
         "model",
-        None,
+        "nuclei",
         "name, folder or URI of the model; of several, with commas between, "
         "the mean",
     )
@@ -74,7 +74,7 @@ def main(inputs: list[str]) -> int:
         raise config_lib.UserError("no INPUT; give files, folders or globs")
     names = formats.chosen(FLAGS.formats)
     out = pathlib.Path(flags.given("out", "DIR")).expanduser().absolute()
-    folders = seg.find_all(flags.given("model", "MODEL"))
+    folders = seg.find_all(FLAGS.model)
     axes.parse(FLAGS.select, "--select")
     if FLAGS.project not in ("", *axes.PROJECTIONS):
         raise config_lib.UserError(

@@ -2,11 +2,12 @@
 
 Trains a model on a folder (or zip) of labelled images: `images/` and `masks/`
 with equal names, LabelMe's files, or what `seg verify` knows. What suits the
-images is chosen, and shown; any knob can be given instead. With --model it
-starts from a trained one, for which a few images are enough, and says what
-that has gained. Run it again and it goes on; the model is in WORKDIR/bundle.
+images is chosen, and shown; any knob can be given instead. It starts from a
+trained model, for which a few images are enough, and says what that has gained
+(--model=none: from scratch). Run it again and it goes on; the model is in
+WORKDIR/bundle.
 
-    seg train my_cells --model=nuclei
+    seg train my_cells
     seg predict new_images --model=runs/my_cells --out=results
 """
 
@@ -29,7 +30,7 @@ FLAGS = absl_flags.FLAGS
 def define() -> None:
     """Registers the flags of this command."""
     absl_flags.DEFINE_string(
-        "model", None, "model to start from; by default none, from scratch"
+        "model", "nuclei", "model to start from; none = from scratch"
     )
     absl_flags.DEFINE_string(
         "workdir", None, "folder of this run; by default runs/ and DIR's name"
@@ -108,7 +109,7 @@ def _begun(
 
     given = flags.overrides()
     model, start = None, ""
-    if FLAGS.model:
+    if FLAGS.model != "none":
         folder = seg.find(FLAGS.model)
         model, start = bundle.load(folder), str(folder.resolve())
     changes = {
