@@ -11,10 +11,16 @@ from PIL import Image
 
 from seg import config
 from seg.data import synthetic
+from seg.train import tracking
 
 FOLDER = pathlib.Path(__file__).resolve().parent.parent / "experiments"
 FOLDER = FOLDER / "notebooks"
-NAMES = {"explore_images", "train_on_your_images", "process_new_images"}
+NAMES = {
+    "compare_runs",
+    "explore_images",
+    "process_new_images",
+    "train_on_your_images",
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +81,37 @@ def test_a_notebook_is_short_and_kept_without_outputs(name):
     assert not any(cell.outputs or cell.execution_count for cell in code)
 
 
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_the_script_beside_it_is_the_same(name):
+    jupytext = pytest.importorskip("jupytext")
+    script = jupytext.read(FOLDER / f"{name}.py")
+    assert [(cell.cell_type, cell.source) for cell in script.cells] == [
+        (cell.cell_type, cell.source) for cell in opened(name).cells
+    ], "jupytext --sync"
+
+
 def test_explore(images, tmp_path):
     text = run("explore_images", DATA=images, WORKDIR=tmp_path)
     assert "12 images" in text and "96x96" in text
+
+
+def test_compare(tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    picture = tmp_path / "first_1.png"
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(picture)
+    for width, dice in ((8, 0.5), (16, 0.75)):
+        settings = config.replace(
+            config.Config(), {"model.width": width, "track.uri": uri}
+        )
+        run_of = tracking.build(settings.track, tmp_path / f"width{width}")
+        run_of.start(settings, {})
+        for step in (1, 2):
+            run_of.metrics(step, {"val/dice": dice * step / 2})
+        run_of.artifact(picture, "overlays")
+        run_of.finish("FINISHED")
+    text = run("compare_runs", URI=uri)
+    assert "2 runs, the best: width16" in text
+    assert text.count("overlays/first_1.png") == 2
 
 
 @pytest.mark.slow
