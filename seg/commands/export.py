@@ -5,8 +5,11 @@ inside: StableHLO for CPU, CUDA and TPU, or ONNX (--format=onnx); into the
 bundle, or to --out=FILE. It takes images [B, H, W, C] as they are stored,
 and of each `stats` [B, C, S], what seg.normalize.measure finds in the
 whole image. It is compared with the model before it is written. Or
-(--format=bundle --out=DIR) the model alone, to be handed on: in half
-precision, without what can be made again.
+
+    --format=bioimageio --out=FILE.zip    for programs that read bioimage.io's
+    --format=bundle --out=DIR             the model alone, to be handed on: in
+                                          half precision, without what can be
+                                          made again
 """
 
 import dataclasses
@@ -27,7 +30,7 @@ def define() -> None:
     absl_flags.DEFINE_enum(
         "format",
         "stablehlo",
-        ["stablehlo", "onnx", "bundle"],
+        ["stablehlo", "onnx", "bioimageio", "bundle"],
         "what to write",
     )
 
@@ -51,6 +54,12 @@ def main(inputs: list[str]) -> None:
             )
         alone = dataclasses.replace(found, exports={})
         print(bundle.save(alone, target, half=True))
+        return
+    if FLAGS.format == "bioimageio":
+        from seg.predict import bioimage
+
+        title = pathlib.Path(name).name
+        print(bioimage.package(found, flags.given("out", "FILE.zip"), title))
         return
     file, make = export_lib.FORMATS[FLAGS.format]
     content = make(found)

@@ -95,6 +95,13 @@ def onnx(bundle: bundle_lib.Bundle) -> bytes:
     return content
 
 
+def run(bundle: bundle_lib.Bundle, image: np.ndarray) -> np.ndarray:
+    """The map of images [B, H, W, C] that are scaled already, by JAX."""
+    program, _ = _program(bundle)
+    stats = np.stack([normalize.measure(plane) for plane in image])
+    return np.asarray(jax.jit(program)(image, stats))
+
+
 def _runner(content: bytes) -> Callable[..., Any]:
     """What runs an ONNX model: the first that is installed."""
     from seg.predict.engine import graphs
@@ -139,7 +146,7 @@ def _check(
     """Compares two programs on noise and on a drawn image, on the CPU."""
     shape = (2, 2 * stride, 3 * stride, n_channels)
     image = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
-    image[1] = _drawn(shape[1:])
+    image[1] = drawn(shape[1:])
     stats = np.stack([normalize.measure(plane) for plane in image])
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
         difference = np.asarray(found(image, stats)) - wanted(image, stats)
@@ -151,7 +158,8 @@ def _check(
         )
 
 
-def _drawn(shape: tuple[int, int, int]) -> np.ndarray:
+def drawn(shape: tuple[int, int, int]) -> np.ndarray:
+    """A drawn image of nuclei [H, W, C], 0 to 256."""
     h, w, _ = shape
     spec = config_lib.Synthetic(
         height=h, width=w, n_objects=4, diameter=max(4.0, min(h, w) / 3)
