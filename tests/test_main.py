@@ -1,6 +1,7 @@
 """Claims about the command `seg`: exit codes, one line, files, resuming."""
 
 import glob
+import json
 import pathlib
 import re
 import signal
@@ -490,6 +491,49 @@ def test_labels_of_any_program_are_scored(run, labelled):
 def test_a_model_is_scored_on_a_folder(run, labelled, model):
     status, told, _ = run("evaluate", labelled, f"--model={model}")
     assert status == 0 and "dice" in told
+
+
+def test_a_model_is_scored_as_it_is_asked_to_predict(
+    run, labelled, model, monkeypatch
+):
+    from seg.predict import predictor
+
+    seen = []
+    monkeypatch.setattr(
+        predictor.Predictor, "probabilities",
+        lambda self, *_: (seen.append(self.config.predict.tta),
+                          np.zeros((40, 48, 1), np.float32))[1],
+    )  # fmt: skip
+    ask = ("evaluate", labelled, f"--model={model}", "--predict.tta=8")
+    assert run(*ask)[0] == 0
+    assert seen == [8] * 3
+
+
+def test_several_classes_are_scored_by_their_names(run, tmp_path):
+    for folder in ("images", "masks", "theirs"):
+        pathlib.Path("cells", folder).mkdir(parents=True)
+    shapes = []
+    truth = np.zeros((40, 48), np.uint8)
+    for k, (name, x) in enumerate((("cell", 5), ("nucleus", 25)), 1):
+        truth[5:15, x : x + 10] = k
+        points = [[x, 5], [x + 9, 5], [x + 9, 14], [x, 14]]
+        shapes.append({"label": name, "points": points})
+    draw_photo(pathlib.Path("cells/images/a.png"))
+    Image.fromarray(truth).save("cells/masks/a.png")
+    pathlib.Path("a.json").write_text(
+        json.dumps({"shapes": shapes[::-1], "imagePath": "a.png"})
+    )
+    pathlib.Path("theirs").mkdir()
+    pathlib.Path("a.json").rename("theirs/a.json")
+    ask = ("evaluate", "cells", "--labels=theirs", "--data.layout=folders")
+    status, _, error = run(
+        *ask, "--classes=background,cell,nucleus", "--out=out"
+    )
+    assert status == 0, error
+    scores = json.loads(pathlib.Path("out/scores.json").read_text())["metrics"]
+    assert scores["all/dice_nucleus"] > 0.85 < scores["all/dice_cell"]
+    status, _, error = run(*ask, "--classes=background,cell,bead")
+    assert status == 2 and "unknown class 'nucleus'" in error
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ pictures too.
     seg evaluate my_cells --labels=cellpose_results --out=report
 """
 
+import collections
 import pathlib
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -55,8 +56,11 @@ def main(inputs: list[str]) -> int:
     if FLAGS.model:
         config, found = _of_model(base, given)
     else:
-        config = config_lib.check(config_lib.replace(base, given))
-        found = _of_labels(FLAGS.labels)
+        config = config_lib.replace(base, given)
+        n = len(config.classes)
+        outputs = {"model.n_classes": 1 if n == 2 else n}
+        config = config_lib.check(config_lib.replace(config, outputs))
+        found = _of_labels(FLAGS.labels, config.classes)
     samples = layouts.scan(config)
     scores = report.evaluate(
         found,
@@ -87,7 +91,12 @@ def _of_model(
     base: config_lib.Config, given: dict[str, Any]
 ) -> tuple[config_lib.Config, Found]:
     """The config to read labelled images by, and what segments them."""
-    predictor = seg.load(FLAGS.model, engine="jax")
+    changed = {
+        k.partition(".")[2]: v
+        for k, v in given.items()
+        if k.startswith("predict.")
+    }
+    predictor = seg.load(FLAGS.model, engine="jax", **changed)
     knobs = {k: v for k, v in given.items() if not k.startswith("predict.")}
     config = config_lib.replace(
         base,
@@ -98,18 +107,16 @@ def _of_model(
             **knobs,
         },
     )
-    changed = {k: v for k, v in given.items() if k.startswith("predict.")}
-    settings = config_lib.replace(predictor.config, changed).predict
 
     def found(record: dict[str, Any]) -> Any:
         image = record["image"]
         channels = predictor.probabilities(image)
-        return predictor.objects(image, channels, record["id"], settings)
+        return predictor.objects(image, channels, record["id"])
 
     return config_lib.check(config), found
 
 
-def _of_labels(folder: str) -> Found:
+def _of_labels(folder: str, classes: Sequence[str]) -> Found:
     from seg.data import annotations
     from seg.predict import convert
 
@@ -117,6 +124,10 @@ def _of_labels(folder: str) -> Found:
         path.stem.removesuffix("_labels").removesuffix("_rois"): path
         for path in convert.expand([folder])
     }
+
+    kinds = {name: k for k, name in enumerate(classes) if k}
+    if len(classes) == 2:  # whatever it is called, it is the one class
+        kinds = collections.defaultdict(lambda: 1)
 
     def found(record: dict[str, Any]) -> Any:
         name, shape = record["id"], record["classes"].shape
@@ -127,12 +138,22 @@ def _of_labels(folder: str) -> Found:
                 f"--labels={folder}: nothing for image {name!r}; give labels "
                 "named like the images"
             )
-        (one,) = annotations.read_all(path, lambda *_: shape, "first")
+        every = list(annotations.read_all(path))
+        if len(every) != 1:
+            raise config_lib.UserError(
+                f"{path}: {len(every)} images; give a file for each image"
+            )
+        one = every[0].read(lambda *_: shape, "first")
+        unknown = sorted(set(one.names) - kinds.keys())
+        if unknown and len(classes) > 2:
+            raise config_lib.UserError(
+                f"{path}: " + config_lib.unknown("class", unknown[0], kinds)
+            )
         if one.labels.shape != shape:
             raise config_lib.UserError(
                 f"{path}: {one.labels.shape[0]}x{one.labels.shape[1]} px, the "
                 f"image has {shape[0]}x{shape[1]}; nothing is resized here"
             )
-        return convert.segmented(one, record["image"], name, name)
+        return convert.segmented(one, record["image"], name, name, kinds)
 
     return found

@@ -33,6 +33,8 @@ def define() -> None:
         ["stablehlo", "onnx", "bioimageio", "bundle"],
         "what to write",
     )
+    absl_flags.DEFINE_string("licence", "", "of the model, as CC0-1.0 or MIT")
+    absl_flags.DEFINE_string("author", "", "of the model")
 
 
 def main(inputs: list[str]) -> None:
@@ -46,6 +48,8 @@ def main(inputs: list[str]) -> None:
         flags.given("out", "FILE")  # what is fetched from MLflow is a copy
     folder = seg.find(name)
     found = bundle.load(folder)
+    told = {k: FLAGS[k].value for k in ("licence", "author") if FLAGS[k].value}
+    found = dataclasses.replace(found, meta={**found.meta, **told})
     if FLAGS.format == "bundle":
         target = pathlib.Path(flags.given("out", "DIR"))
         if target.resolve() == folder.resolve():

@@ -44,7 +44,9 @@ def main(inputs: list[str]) -> int:
 
     (name,) = flags.arguments(inputs, "DIR")
     path = pathlib.Path(name).expanduser()
-    workdir = pathlib.Path(FLAGS.workdir or f"runs/{path.resolve().stem}")
+    own = path.resolve()
+    own = own.name if own.is_dir() else own.stem
+    workdir = pathlib.Path(FLAGS.workdir or f"runs/{own}")
     with stop.Signals() as signals:
         try:
             return _train(path, workdir, signals)

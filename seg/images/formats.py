@@ -118,7 +118,7 @@ class Format(NamedTuple):
 
 def chosen(text: str) -> list[str]:
     """The names of formats with commas between; UserError where not all can."""
-    names = text.replace(" ", "").split(",")
+    names = list(dict.fromkeys(text.replace(" ", "").split(",")))
     for name in names:
         if name not in FORMATS:
             raise config.UserError(config.unknown("format", name, FORMATS))

@@ -11,6 +11,7 @@ image, so that the middle of its first pixel is at (.5, .5).
 """
 
 import base64
+import collections
 import io
 import os
 import pathlib
@@ -266,6 +267,7 @@ def write_coco(
     parts: (name of the image, what `coco_part` made of it).
     """
     parts = list(parts)
+    files = collections.Counter(part["file_name"] for _, part in parts)
     names = {one["class"] for _, part in parts for one in part["objects"]}
     kinds = {name: k for k, name in enumerate(sorted(names), 1)}
     images, annotations = [], []
@@ -273,7 +275,10 @@ def write_coco(
         images.append(
             {
                 "id": i,
-                "file_name": part["file_name"] or name,
+                # of two folders: each by the name that is its own
+                "file_name": part["file_name"]
+                if files[part["file_name"]] == 1
+                else name + os.path.splitext(part["file_name"])[1],
                 "height": part["height"],
                 "width": part["width"],
             }

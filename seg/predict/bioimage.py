@@ -25,6 +25,7 @@ from seg.predict import bundle as bundle_lib
 from seg.predict import export
 
 _EPS = 1e-6
+_NOWHERE = "https://example.org"  # a citation must have an address
 _AXES = ["y", "x"]
 # How the zoo calls what seg does to intensities.
 _SCALING: dict[str, list[dict[str, Any]]] = {
@@ -63,9 +64,15 @@ def package(
 
     name: of the model, for people.
 
-    Raises UserError where the zoo has no words for what the model does to
+    Raises UserError for a bundle without `licence` (of SPDX) and `author` in
+    its meta, where the zoo has no words for what the model does to
     intensities, and where ONNX is refused, see `export.onnx`.
     """
+    for what in ("licence", "author"):
+        if not bundle.meta.get(what):
+            raise config_lib.UserError(
+                f"the model does not say its {what}; give --{what}=..."
+            )
     scaling = bundle.config.data.normalize.replace(" ", "")
     if scaling not in _SCALING:
         raise config_lib.UserError(
@@ -160,9 +167,9 @@ def _described(
         "name": f"seg {name}",  # of five letters at least
         "description": f"{config.model.name} for {', '.join(names)}",
         "documentation": "README.md",
-        "authors": [{"name": bundle.meta.get("author", "seg")}],
-        "cite": [{"text": "seg", "url": "https://bioimage.io"}],
-        "license": bundle.meta.get("licence", "CC0-1.0"),
+        "authors": [{"name": bundle.meta["author"]}],
+        "cite": [{"text": "not published yet", "url": _NOWHERE}],
+        "license": bundle.meta["licence"],
         "tags": ["segmentation", "2d", "microscopy", config.model.name],
         "inputs": [
             {

@@ -6,14 +6,14 @@ probabilities, and so goes into every format that needs none.
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from seg import config as config_lib
 from seg.data import annotations, arrays
-from seg.images import formats, read, slide_zarr, write
+from seg.images import about, formats, read, slide_zarr, write
 from seg.predict import bulk, measures, segmentation
 
 Path = pathlib.Path
@@ -23,8 +23,21 @@ SUFFIXES = (
 )  # fmt: skip
 
 
+_NO_LABELS = (
+    "failures.csv",
+    *(
+        form.name.removeprefix("{stem}")
+        for name, form in formats.FORMATS.items()
+        if name not in ("labels", "omezarr", "geojson", "roi", "labelme",
+                        "coco", "rle")
+    ),
+)  # fmt: skip
+
+
 def expand(inputs: Sequence[str]) -> list[Path]:
-    """The files that files and folders name; of a folder of results, labels.
+    """The files that files and folders name.
+
+    Of a folder of results of seg the labels, else what holds objects.
 
     Raises UserError for one that names nothing.
     """
@@ -34,6 +47,7 @@ def expand(inputs: Sequence[str]) -> list[Path]:
         files = [path]
         if path.is_dir() and not slide_zarr.is_zarr(path):
             every = sorted(p for p in path.iterdir() if _is_readable(p))
+            every = [p for p in every if not p.name.endswith(_NO_LABELS)]
             labels = [p for p in every if p.stem.endswith("_labels")]
             files = labels or every
         if not files or not files[0].exists():
@@ -71,8 +85,7 @@ class Images:
 
     def find(self, name: str) -> Path | None:
         """The image of this file name, or stem."""
-        stem = Path(name).stem if name not in self._by_name else name
-        for text in (name, stem, stem.removesuffix("_rois")):
+        for text in (name, annotations.stem_of(name)):
             if text in self._by_name:
                 return self._by_name[text]
         return None
@@ -102,8 +115,16 @@ class Images:
         return shape
 
     def read(self, name: str, shape: tuple[int, int]) -> np.ndarray | None:
-        """The pixels [H, W, C], None where there is no such image."""
+        """The pixels [H, W, C], None where there is no folder of images.
+
+        Raises UserError where the image is not in it, or of another size.
+        """
         path = self.find(name)
+        if path is None and self._folder:
+            raise config_lib.UserError(
+                f"--images={self._folder}: no image {name!r}; name images and "
+                "labels alike, or leave it out"
+            )
         if path is None:
             return None
         pixels = read.read_image(path)
@@ -155,19 +176,26 @@ def run(
     outcome = bulk.Outcome()
     for path in inputs:
         try:
-            for one in annotations.read_all(path, images.size, overlaps):
-                job.write(path, one)
-        except (write.WriteError, _ThereError):
-            raise
-        except (config_lib.UserError, OSError, MemoryError) as error:
+            sources = annotations.read_all(path)
+        except (config_lib.UserError, MemoryError) as error:
             outcome.failures.append((path, str(error) or "not enough memory"))
             continue
-        outcome.n_done += 1
+        for source in sources:
+            try:
+                job.write(path, source.read(images.size, overlaps))
+            except (write.WriteError, _ThereError):
+                raise
+            except (config_lib.UserError, OSError, MemoryError) as error:
+                reason = str(error) or "not enough memory"
+                outcome.failures.append((path, reason))
+            else:
+                outcome.n_done += 1
     if outcome.n_done:
         for form in shared:
             made = job.parts[form.name] if form.part else job.rows()
             form.write(out / form.name, made)
-    bulk.write_failures(out, outcome.failures)
+    if outcome.failures:  # what seg predict has put there stays else
+        bulk.write_failures(out, outcome.failures)
     return outcome
 
 
@@ -188,6 +216,7 @@ class _Job:
         self._out, self._forms = out, forms
         self._images, self._overwrite = images, overwrite
         self._tables: dict[str, segmentation.Table] = {}
+        self._kinds: dict[str, int] = {}  # classes, of all images alike
         self.parts: dict[str, list[tuple[str, Any]]] = {
             form.name: [] for form in forms if form.part
         }
@@ -202,16 +231,20 @@ class _Job:
     def write(self, path: Path, one: annotations.Labelled) -> None:
         """The files of an image."""
         image = self._images.find(one.image)
-        stem = image.stem if image else Path(one.image).stem
-        stem = stem if Path(one.image).suffix or image else one.image
+        stem = annotations.stem_of(image.name if image else one.image)
         if stem in self._tables:
             raise config_lib.UserError(
                 f"{path}: the second file of image {stem!r}; convert it into "
                 "another folder"
             )
         pixels = self._images.read(one.image, one.labels.shape)
+        annotations.check_classes([*self._kinds, *one.names], str(path))
+        for name in one.names:
+            self._kinds.setdefault(name, len(self._kinds) + 1)
         source = os.path.relpath(image, self._out) if image else one.image
-        found = segmented(one, pixels, stem, source)
+        found = segmented(one, pixels, stem, source, self._kinds)
+        found = found.measured(_pixel_size(image, path))
+        parts = {}
         for form in self._forms:
             if form.uses_image and pixels is None:
                 raise config_lib.UserError(
@@ -219,11 +252,13 @@ class _Job:
                     "give --images=DIR"
                 )
             if form.part:
-                self.parts[form.name].append((stem, form.part(pixels, found)))
+                parts[form.name] = form.part(pixels, found)
             elif form.per_image:
                 target = self._out / form.file(stem)
                 self.check(target)
                 form.write(target, pixels, found)
+        for name, part in parts.items():  # once nothing can go wrong
+            self.parts[name].append((stem, part))
         self._tables[stem] = found.table
 
     def rows(self) -> list[dict[str, Any]]:
@@ -233,18 +268,30 @@ class _Job:
         return [{**empty, **row} for row in rows]
 
 
+def _pixel_size(*paths: Path | None) -> tuple[float, float] | None:
+    """(row, column) in micrometres, of the first file that says it."""
+    for path in filter(None, paths):
+        try:
+            size = about.read_about(path).pixel_size
+        except config_lib.UserError:  # JSON, say
+            continue
+        if size:
+            return size
+    return None
+
+
 def segmented(
     one: annotations.Labelled,
     pixels: np.ndarray | None,
     stem: str,
     source: str,
+    kinds: Mapping[str, int],
 ) -> segmentation.Segmentation:
     """The objects of a labelled image, measured; without probabilities.
 
     pixels: [H, W, C], or None; stem: what the table calls the image; source:
-    its file.
+    its file; kinds: the number of each class, from 1.
     """
-    kinds = {name: k for k, name in enumerate(sorted(set(one.names)), 1)}
     of = np.array([0, *(kinds[name] for name in one.names)], np.uint8)
     measured = measures.of_labels(one.labels, pixels, len(one.names))
     columns = {

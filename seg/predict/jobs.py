@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,7 +149,7 @@ class Job:
                 write.write_json(path, form.part(pixels, found))
             else:
                 form.write(path, pixels, found)
-        self._note(ledger, state, files, found.table, about)
+        self._note(ledger, state, files, found.table, about, kept)
 
     def do_slide(
         self,
@@ -218,7 +218,8 @@ class Job:
         files: Sequence[str],
         rows: Sequence[Mapping[str, Any]] | None,
         about: Mapping[str, Any],
+        kept: Iterable[str] = (),
     ) -> None:
         ledger.add(
-            self.item, state, self.settings, self.stem, files, rows, about
+            self.item, state, self.settings, self.stem, files, rows, about, kept
         )

@@ -152,11 +152,12 @@ class Ledger:
         files: Sequence[str],
         rows: Sequence[Mapping[str, Any]] | None,
         about: Mapping[str, Any],
+        kept: Iterable[str] = (),
     ) -> None:
         """Notes that an image, `found` in that state, is finished.
 
         rows None: they are in the file `table(stem)`. about: the row of the
-        image itself, see `summary`.
+        image itself, see `summary`. kept: those of the files that are by hand.
         """
         record = {
             "source": str(item.path),
@@ -168,6 +169,7 @@ class Ledger:
             "files": list(files),
             "rows": None if rows is None else list(rows),
             "image": dict(about),
+            "kept": sorted(kept),
         }
         # NumPy's numbers become plain ones.
         text = json.dumps(record, default=lambda value: value.item())
@@ -191,6 +193,8 @@ class Ledger:
             return True
         record = self._of(item)
         if record is None or name not in record["files"]:
+            return False
+        if name in record.get("kept", ()):
             return False
         noted = self.folder / f"{record['stem']}.json"
         return path.stat().st_mtime_ns <= noted.stat().st_mtime_ns

@@ -10,6 +10,8 @@ import zipfile
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 from scipy import ndimage
 
 from seg import images
@@ -59,11 +61,10 @@ def written(name, folder, found):
 
 
 def read(path, shape=(70, 90), overlaps="error"):
-    return list(
-        annotations.read_all(
-            path, lambda name, said: said if said[0] else shape, overlaps
-        )
-    )
+    return [
+        source.read(lambda name, said: said if said[0] else shape, overlaps)
+        for source in annotations.read_all(path)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,3 +239,132 @@ def test_a_folder_of_results_stands_for_its_labels(tmp_path):
         (tmp_path / name).touch()
     names = [path.name for path in convert.expand([str(tmp_path)])]
     assert names == ["a_labels.tif", "b_labels.tif"]
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("a.json", {"images": [{"id": 1, "file_name": "a", "height": 1e999}],
+                    "annotations": []}, "not as COCO has it"),
+        ("a.csv", "ImageId,EncodedPixels\na,9223372036854775808 1\n",
+         "line 2: run lengths"),
+        ("a.csv", "ImageId,EncodedPixels\n"
+         "a,4611686018427387905 4611686018427387904\n", "outside the image"),
+        ("a.csv", "ImageId,EncodedPixels\na,1 3000 2 3000 3 3000\n",
+         "runs that overlap"),
+        ("a.json", {"shapes": [
+            {"label": f"kind {i}", "points": [[1, 1], [3, 1], [3, 3]]}
+            for i in range(300)]}, "300 classes, at most 254"),
+        ("a.json", {"shapes": [], "imageHeight": 10**6, "imageWidth": 10**6},
+         "megapixels"),
+    ],
+)  # fmt: skip
+def test_what_would_break_or_swallow_memory_is_named(
+    tmp_path, name, content, message
+):
+    path = tmp_path / name
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text)
+    with pytest.raises(images.ImageError) as caught:
+        read(path)
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_odd_properties_are_no_class(tmp_path):
+    path = tmp_path / "a.geojson"
+    path.write_text(json.dumps({**feature(SQUARE), "properties": "x"}))
+    (one,) = read(path)
+    assert one.names == ["object"]
+
+
+def test_a_photograph_is_no_label_image(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 200, (40, 40))
+    np.save(tmp_path / "a.npy", noise)
+    with pytest.raises(images.ImageError, match="no label image"):
+        read(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    "name, stem",
+    [("a.png", "a"), ("0.5mM_a", "0.5mM_a"), ("0.5mM.a.tif", "0.5mM.a")],
+)
+def test_only_suffixes_of_images_are_cut(name, stem):
+    assert annotations.stem_of(name) == stem
+
+
+def test_a_class_has_one_number_in_all_images(tmp_path):
+    pictures = {"a": ["cell", "nucleus"], "b": ["nucleus"]}
+    for image, names in pictures.items():
+        shapes = [
+            {"label": name, "points": [[1, y], [9, y], [9, y + 5], [1, y + 5]]}
+            for name, y in zip(names, (1, 10), strict=False)
+        ]
+        about = {"shapes": shapes, "imagePath": f"{image}.png",
+                 "imageHeight": 20, "imageWidth": 20}  # fmt: skip
+        (tmp_path / f"{image}.json").write_text(json.dumps(about))
+    outcome = convert.run(
+        convert.expand([str(tmp_path)]),
+        tmp_path / "out",
+        ["classes", "csv"],
+        convert.Images(""),
+    )
+    assert outcome.n_done == 2 and not outcome.failures
+    a, b = (
+        np.asarray(Image.open(tmp_path / f"out/{name}_classes.png"))
+        for name in "ab"
+    )
+    assert set(np.unique(a)) == {0, 1, 2} and set(np.unique(b)) == {0, 2}
+
+
+def test_one_bad_image_of_a_file_costs_itself_alone(tmp_path):
+    square = [1, 1, 9, 1, 9, 9, 1, 9]
+    told = {
+        "images": [
+            {"id": i, "file_name": f"{i}.png", "height": 20, "width": 20}
+            for i in (1, 2, 3)
+        ],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1,
+             "segmentation": [[900, 1, 5, 5, 1, 1] if i == 2 else square]}
+            for i in (1, 2, 3)
+        ],
+    }  # fmt: skip
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(told))
+    out = tmp_path / "out"
+    outcome = convert.run(
+        [path], out, ["labels", "coco", "csv"], convert.Images("")
+    )
+    assert outcome.n_done == 2 and len(outcome.failures) == 1
+    assert {p.name for p in out.glob("*.tif")} == {
+        "1_labels.tif", "3_labels.tif"
+    }  # fmt: skip
+    again = json.loads((out / "coco.json").read_text())
+    assert [one["file_name"] for one in again["images"]] == ["1.png", "3.png"]
+
+
+def test_measures_come_in_micrometres_where_the_image_says_so(tmp_path):
+    labels = blobs()
+    found = segmented(labels)
+    written("labels", tmp_path, found)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    tifffile.imwrite(
+        folder / "a.tif", np.zeros(labels.shape, np.uint8),
+        resolution=(20000, 20000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    outcome = convert.run(
+        [tmp_path / "a_labels.tif"], tmp_path / "out", ["csv"],
+        convert.Images(str(folder)),
+    )  # fmt: skip
+    assert outcome.n_done == 1
+    for row in formats.read_table(tmp_path / "out/objects.csv"):
+        assert row["area_um2"] == pytest.approx(row["area_px"] / 4)
+
+
+def test_of_a_folder_of_results_what_holds_no_objects_is_left(tmp_path):
+    for name in ("a_rois.zip", "objects.csv", "a_overlay.png", "images.csv",
+                 "failures.csv", "a_classes.png", "b.geojson"):  # fmt: skip
+        (tmp_path / name).touch()
+    names = {path.name for path in convert.expand([str(tmp_path)])}
+    assert names == {"a_rois.zip", "b.geojson"}

@@ -102,3 +102,7 @@ def test_every_format_writes_the_file_it_names(tmp_path):
     np.testing.assert_array_equal(
         read.read_mask(tmp_path / "a_labels.tif"), labels
     )
+
+
+def test_a_format_that_is_named_twice_is_written_once():
+    assert formats.chosen("csv, labels,csv") == ["csv", "labels"]

@@ -1,5 +1,6 @@
 """A package of the BioImage Model Zoo passes its validator and is the model."""
 
+import dataclasses
 import gc
 import io
 import json
@@ -21,6 +22,9 @@ pytestmark = [
 ]
 
 
+AUTHOR = {"licence": "CC0-1.0", "author": "A. Person"}
+
+
 def unpacked(path):
     with zipfile.ZipFile(path) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
@@ -32,6 +36,7 @@ def test_the_package_is_valid_and_computes_what_the_model_does(
 ):
     runtime = pytest.importorskip("onnxruntime")
     bundle = make_bundle(data__normalize=scaling, predict__tile=128)
+    bundle = dataclasses.replace(bundle, meta=AUTHOR)
     path = bioimage.package(bundle, tmp_path / "tiny.zip", "tiny")
     with spec.ValidationContext(perform_io_checks=True):
         summary = spec.load_description(path).validation_summary
@@ -74,5 +79,13 @@ def test_what_the_zoo_cannot_say_is_refused(
     tmp_path, make_bundle, knobs, message
 ):
     with pytest.raises(config.UserError, match=message):
-        bioimage.package(make_bundle(**knobs), tmp_path / "tiny.zip", "tiny")
+        bundle = dataclasses.replace(make_bundle(**knobs), meta=AUTHOR)
+        bioimage.package(bundle, tmp_path / "tiny.zip", "tiny")
     assert not (tmp_path / "tiny.zip").exists()
+
+
+def test_a_licence_is_never_invented(tmp_path, tiny):
+    for meta in ({}, {"licence": "MIT"}, {"author": "A. Person"}):
+        bundle = dataclasses.replace(tiny, meta=meta)
+        with pytest.raises(config.UserError, match="does not say its"):
+            bioimage.package(bundle, tmp_path / "tiny.zip", "tiny")

@@ -132,6 +132,33 @@ def test_what_was_corrected_by_hand_stays(tmp_path, use, caplog):
     assert pathlib.Path("out/a.json").read_text() == made
 
 
+def test_it_stays_however_often_the_settings_change(tmp_path, use, caplog):
+    draw(tmp_path / "in" / "a.png")
+    names = ("labels", "labelme", "csv")
+    run(["in"], "out", use, names)
+    path = pathlib.Path("out/a.json")
+    later = path.stat().st_mtime_ns + 10**9
+    path.write_text("corrected")
+    os.utime(path, ns=(later, later))
+    for model in "bcd":
+        assert run(["in"], "out", use, names, {"model": model}).n_done == 1
+        assert path.read_text() == "corrected"
+    # once it is gone, it is made anew, and is the program's own again
+    path.unlink()
+    for model in "ef":
+        run(["in"], "out", use, names, {"model": model})
+        assert json.loads(path.read_text())["shapes"]
+
+
+def test_images_of_one_name_stay_apart_in_coco(tmp_path, use):
+    for folder in ("d1", "d2"):
+        draw(tmp_path / folder / "x.png")
+    run(["d1", "d2"], "out", use, ("coco",))
+    told = json.loads(pathlib.Path("out/coco.json").read_text())
+    names = [image["file_name"] for image in told["images"]]
+    assert len(set(names)) == 2 and all(n.endswith(".png") for n in names)
+
+
 def test_images_are_listed_the_most_doubtful_first(tmp_path, use):
     for name in ("a", "b", "c"):
         draw(tmp_path / "in" / f"{name}.png", (40, 50 + 9 * (name == "b")))

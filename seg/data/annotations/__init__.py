@@ -15,9 +15,10 @@ Whatever is wrong with a file, the error is an ImageError of one line: file,
 place in it, what, remedy.
 """
 
+import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,71 +44,121 @@ class Labelled(NamedTuple):
     names: list[str]
 
 
-def read_all(
-    path: pathlib.Path, size_of: SizeOf, overlaps: str = "error"
-) -> Iterator[Labelled]:
-    """The labelled images of a file.
+class Source(NamedTuple):
+    """An image's objects, before they are drawn.
 
-    Parameters
-    ----------
-    path : file, or folder of an OME-Zarr.
-    size_of : gives (H, W) of an image by its name and by the size that the
-        file says, (0, 0) where it does not; may raise UserError.
-    overlaps : where objects overlap: error, or the first or the smallest has
-        the pixels.
+    file: where they stand. image: the image's name, as the file says, else the
+    file's own. said: (H, W) of the image by the file, (0, 0) where it does not
+    say, None of a label image, which has a size of its own.
     """
+
+    file: str
+    image: str
+    said: Size | None
+    draw: Callable[[Size, str], Labelled]
+
+    def read(self, size_of: SizeOf, overlaps: str = "error") -> Labelled:
+        """The objects.
+
+        size_of: gives (H, W) by the image's name and by what the file says;
+            may raise UserError.
+        overlaps: where objects overlap: error, or the first or the smallest
+            has the pixels.
+        """
+        with read.explained(self.file):
+            if self.said is None:
+                return self.draw((0, 0), overlaps)
+            shape = size_of(self.image, self.said)
+            read.check_pixels(self.file, shape[0] * shape[1])
+            return self.draw(shape, overlaps)
+
+
+def read_all(path: pathlib.Path) -> list[Source]:
+    """What is in a file, or in the folder of an OME-Zarr: an entry an image."""
     name = str(path)
-    if slide_zarr.is_zarr(path):
-        with slide.open_slide(path) as opened:
-            read.check_pixels(name, opened.shape[0] * opened.shape[1])
-            mask = opened.rows(0, opened.shape[0])[..., 0]
-        yield _from_mask(path.stem, mask.astype(np.int64), False, name)
-        return
     with read.explained(name):
+        if slide_zarr.is_zarr(path):
+            return [_mask(path, functools.partial(_of_zarr, path))]
         content = path.read_bytes()
-    if content[:4] == b"PK\3\4" or content[:4] == b"Iout":
-        found = rois.objects(content, name)
-        shape = size_of(path.stem.removesuffix("_rois"), (0, 0))
-        yield _painted(path.stem, found, shape, overlaps, name)
-    elif path.suffix.lower() == ".csv":
-        for image, found in runs.objects(content, name).items():
-            shape = size_of(image, (0, 0))
-            yield _painted(image, found, shape, overlaps, name)
-    elif path.suffix.lower() in (".json", ".geojson"):
-        yield from _from_json(path, content, size_of, overlaps)
-    elif path.suffix.lower() == arrays.SUFFIX:
-        mask = arrays.read_labels(content, name=name)
-        yield _from_mask(path.stem, mask, False, name)
-    else:
-        lossy = read.read_header(content, name=name).lossy
-        mask = read.read_mask(content, name=name)
-        yield _from_mask(path.stem, mask, lossy, name)
+        if content[:4] == b"PK\3\4" or content[:4] == b"Iout":
+            objects = rois.objects(content, name)
+            image = path.stem.removesuffix("_rois")
+            return [_drawn(name, image, (0, 0), objects)]
+        suffix = path.suffix.lower()
+        if suffix == ".csv":
+            return [
+                _drawn(name, image, (0, 0), objects)
+                for image, objects in runs.objects(content, name).items()
+            ]
+        if suffix in (".json", ".geojson"):
+            return _from_json(path, content)
+        if suffix == arrays.SUFFIX:
+            decode = functools.partial(arrays.read_labels, content, name=name)
+        else:
+            decode = functools.partial(_of_image, content, name)
+        return [_mask(path, decode)]
 
 
-def _from_mask(
-    image: str, mask: np.ndarray, lossy: bool, name: str
-) -> Labelled:
-    """Ids are taken as they are; of 0 and 1, or 0 and 255, the components."""
-    if lossy:
+def stem_of(image: str) -> str:
+    """The name of an image without the suffix that image files have.
+
+    A dot may stand in a name: of 0.5mM_a nothing is cut.
+    """
+    path = pathlib.PurePosixPath(image)
+    return path.stem if path.suffix.lower() in read.SUFFIXES else image
+
+
+def _drawn(
+    file: str, image: str, said: Size, objects: Sequence[Object]
+) -> Source:
+    def draw(shape: Size, overlaps: str) -> Labelled:
+        return _painted(image, objects, shape, overlaps, file)
+
+    return Source(file, image, said, draw)
+
+
+def _mask(path: pathlib.Path, decode: Callable[[], np.ndarray]) -> Source:
+    image = path.stem.removesuffix("_labels").removesuffix("_classes")
+
+    def draw(shape: Size, overlaps: str) -> Labelled:
+        return _from_mask(image, decode(), str(path))
+
+    return Source(str(path), image, None, draw)
+
+
+def _of_zarr(path: pathlib.Path) -> np.ndarray:
+    with slide.open_slide(path) as opened:
+        read.check_pixels(str(path), opened.shape[0] * opened.shape[1])
+        return opened.rows(0, opened.shape[0])[..., 0].astype(np.int64)
+
+
+def _of_image(content: bytes, name: str) -> np.ndarray:
+    if read.read_header(content, name=name).lossy:
         raise images.ImageError(
             f"{name}: object ids in a JPEG, which changes them; save PNG or "
             "TIFF"
         )
-    if mask.min(initial=0) < 0:
-        raise images.ImageError(f"{name}: negative values; save ids from 0")
+    return read.read_mask(content, name=name)
+
+
+def _from_mask(image: str, mask: np.ndarray, name: str) -> Labelled:
+    """Ids are taken as they are; of 0 and 1, or 0 and 255, the components."""
     highest = int(mask.max(initial=0))
-    if highest == 1 or (highest == 255 and not np.any(mask % 255)):
-        foreground = (mask > 0).astype(np.uint8)
-        labels = masks.interpret(foreground, 2, lossy=False).labels
-    else:
-        labels = masks.sequential(mask)
-    image = image.removesuffix("_labels").removesuffix("_classes")
+    try:
+        if highest == 1 or (highest == 255 and not np.any(mask % 255)):
+            foreground = (mask > 0).astype(np.uint8)
+            labels = masks.interpret(foreground, 2, lossy=False).labels
+        else:
+            labels = masks.instances(mask, lossy=False).labels
+    except masks.MaskError as error:
+        what = str(error).partition("; ")[0]
+        raise images.ImageError(
+            f"{name}: no label image ({what}); give one with an id an object"
+        ) from error
     return Labelled(image, labels, ["object"] * int(labels.max(initial=0)))
 
 
-def _from_json(
-    path: pathlib.Path, content: bytes, size_of: SizeOf, overlaps: str
-) -> Iterator[Labelled]:
+def _from_json(path: pathlib.Path, content: bytes) -> list[Source]:
     name = str(path)
     try:
         found = json.loads(content.decode("utf-8-sig"))
@@ -117,39 +168,45 @@ def _from_json(
             f"{name}: not JSON ({detail}); save it again"
         ) from error
     if isinstance(found, dict) and "shapes" in found:
-        yield _from_labelme(path, content, size_of, overlaps)
-    elif isinstance(found, dict) and "annotations" in found:
-        for image, said, objects in coco.images(found, name):
-            shape = size_of(image, said)
-            yield _painted(image, objects, shape, overlaps, name)
-    else:
-        objects = geojson.objects(found, name)
-        shape = size_of(path.stem, (0, 0))
-        yield _painted(path.stem, objects, shape, overlaps, name)
+        return [_from_labelme(path, content)]
+    if isinstance(found, dict) and "annotations" in found:
+        return [
+            _drawn(name, image, said, objects)
+            for image, said, objects in coco.images(found, name)
+        ]
+    return [_drawn(name, path.stem, (0, 0), geojson.objects(found, name))]
 
 
-def _from_labelme(
-    path: pathlib.Path, content: bytes, size_of: SizeOf, overlaps: str
-) -> Labelled:
+def _from_labelme(path: pathlib.Path, content: bytes) -> Source:
     try:
         annotation = labelme.parse(content)
     except labelme.FormError as error:
         raise images.ImageError(f"{path}: {error}") from error
     image = annotation.image_path.replace("\\", "/").rpartition("/")[2]
+    image = image or path.stem
     names = sorted({shape.label for shape in annotation.shapes})
     names = [name for name in names if name not in labelme.SPECIAL]
+    check_classes(names, str(path))
     ids = labelme.SPECIAL | {name: i for i, name in enumerate(names, 1)}
-    shape = size_of(image or path.stem, annotation.size)
-    truth, wrong = labelme.truth(annotation, shape, ids, overlaps)
-    if wrong:
-        raise images.ImageError(f"{path}: {wrong[0]}")
-    first = np.unique(truth.labels, return_index=True)
-    kinds = truth.classes.ravel()[
-        [at for label, at in zip(*first, strict=True) if label]
-    ]
-    return Labelled(
-        image or path.stem, truth.labels, [names[k - 1] for k in kinds]
-    )
+
+    def draw(shape: Size, overlaps: str) -> Labelled:
+        truth, wrong = labelme.truth(annotation, shape, ids, overlaps)
+        if wrong:
+            raise images.ImageError(f"{path}: {wrong[0]}")
+        found, at = np.unique(truth.labels, return_index=True)
+        kinds = truth.classes.ravel()[at[found > 0]]
+        return Labelled(image, truth.labels, [names[k - 1] for k in kinds])
+
+    return Source(str(path), image, annotation.size, draw)
+
+
+def check_classes(names: Iterable[str], where: str) -> None:
+    """Raises ImageError for more classes than a byte has."""
+    if (n := len(set(names))) >= masks.UNKNOWN:
+        raise images.ImageError(
+            f"{where}: {n} classes, at most {masks.UNKNOWN - 1} are told "
+            "apart; give objects of one kind one name"
+        )
 
 
 def _painted(

@@ -37,7 +37,9 @@ def images(found: dict[str, Any], name: str) -> Iterator[Image]:
             kind = kinds.get(one.get("category_id"), "object")
             draw = _drawn(one.get("segmentation"), f"{name}: {where}")
             of[one["image_id"]].append(drawn.Object(where, kind, draw))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (
+        KeyError, TypeError, AttributeError, ValueError, OverflowError
+    ) as error:  # fmt: skip
         raise images_lib.ImageError(
             f"{name}: not as COCO has it ({type(error).__name__}: {error}); "
             "it wants images, annotations and categories"

@@ -50,7 +50,9 @@ def _object(feature: Any, number: int, name: str) -> drawn.Object:
 
 
 def _class(feature: dict[str, Any]) -> str:
-    properties = feature.get("properties") or {}
+    properties = feature.get("properties")
+    if not isinstance(properties, dict):
+        return "object"
     found = properties.get("classification")
     if isinstance(found, dict):
         found = found.get("name")

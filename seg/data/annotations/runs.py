@@ -40,8 +40,8 @@ def objects(content: bytes, name: str) -> dict[str, list[drawn.Object]]:
         if not text.strip():
             continue
         try:
-            numbers = [int(word) for word in text.split()]
-        except ValueError as error:
+            numbers = np.array(text.split(), np.int64)
+        except (ValueError, OverflowError) as error:
             raise images.ImageError(
                 f"{name}: {where}: run lengths that are no whole numbers; "
                 "write start and length, in turn"
@@ -51,7 +51,7 @@ def objects(content: bytes, name: str) -> dict[str, list[drawn.Object]]:
                 f"{name}: {where}: {len(numbers)} numbers; write start and "
                 "length, in turn"
             )
-        pairs = np.array(numbers, np.int64).reshape(-1, 2)
+        pairs = numbers.reshape(-1, 2)
         of.append(
             drawn.Object(
                 where,
@@ -69,13 +69,16 @@ def region(
 
     Raises ShapeError for runs that leave the image.
     """
-    end = start + length
     size = shape[0] * shape[1]
-    if len(start) and (start.min() < 0 or length.min() < 0 or end.max() > size):
+    wrong = (start < 0) | (length < 0) | (length > size - start)
+    if wrong.any():
         raise shapes.ShapeError(
-            f"a run from pixel {start.min() + 1} to {end.max()}, outside the "
-            f"image of {shape[0]}x{shape[1]} px; is it of another image?"
+            f"a run from pixel {start[wrong][0] + 1} on, outside the image of "
+            f"{shape[0]}x{shape[1]} px; is it of another image?"
         )
+    order = np.argsort(start)
+    if (length[order][:-1] > np.diff(start[order])).any():
+        raise shapes.ShapeError("runs that overlap; write each pixel once")
     whose = np.repeat(np.arange(len(start)), length)
     first = np.cumsum(length) - length
     at = start[whose] + np.arange(len(whose)) - first[whose]

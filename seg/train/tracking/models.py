@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 from seg import config
 
 NAME = "model"
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 _TAG, _SCORE, _CHAMPION = "seg.record", "seg.score", "champion"
 _SEG = pathlib.Path(__file__).parents[2]
 _REQUIRED = (
@@ -39,9 +41,10 @@ def log(
     from seg.serve import pyfunc as served
 
     entity = _entity(client, run_id, record)
-    if entity.status == "READY":
-        return
     about = json.loads((bundle / "model.json").read_text())
+    if entity.status == "READY":
+        _register(client, entity, run_id, about)  # unless it is
+        return
     n_channels = about["config"]["model"]["in_channels"]
     with tempfile.TemporaryDirectory() as folder, _using(uri):
         code = pathlib.Path(folder) / _SEG.name
@@ -79,6 +82,11 @@ def _register(
     with contextlib.suppress(mlflow.MlflowException):  # it is there
         client.create_registered_model(name)
     score = about.get("meta", {}).get("metrics", {}).get(monitor)
+    if score is not None and not math.isfinite(score):
+        score = None
+    known = client.search_model_versions(f"name='{name}'")
+    if any(version.model_id == entity.model_id for version in known):
+        return
     version = client.create_model_version(
         name,
         f"models:/{entity.model_id}",
@@ -86,19 +94,28 @@ def _register(
         tags={_SCORE: "" if score is None else repr(score)},
         model_id=entity.model_id,
     )
-    try:
-        champion = client.get_model_version_by_alias(name, _CHAMPION)
-        best = float(champion.tags[_SCORE])
-    except (mlflow.MlflowException, KeyError, ValueError):
-        best = None
-    if score is None:
-        better = best is None
-    elif best is None:
+    best = _best(client, name)
+    if best is None:
         better = True
+    elif score is None or math.isnan(best):
+        better = score is not None
     else:
         better = score < best if made.train.lower_is_better else score > best
     if better:
         client.set_registered_model_alias(name, _CHAMPION, version.version)
+
+
+def _best(client: Any, name: str) -> float | None:
+    """The champion's score, NaN if it has none; None without a champion."""
+    import mlflow
+
+    try:
+        champion = client.get_model_version_by_alias(name, _CHAMPION)
+    except mlflow.MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        return None
+    return float(champion.tags.get(_SCORE) or "nan")
 
 
 def _entity(client: Any, run_id: str, record: str) -> Any:
