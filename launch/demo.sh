@@ -14,6 +14,10 @@ workdir=runs/demo
 "$python" -m launch.train "$experiment" --workdir="$workdir" "$@"
 "$python" -m launch.evaluate "$experiment" --workdir="$workdir" "$@"
 
+# and the nuclei of a real image, by the model that comes along
+"$PWD/.venv/bin/seg" predict experiments/pictures/nuclei.png \
+  --out="$workdir/nuclei" --formats=labels,overlay,csv
+
 if [ -n "${MLFLOW_TRACKING_URI:-}" ]; then
   look="on the MLflow server that MLFLOW_TRACKING_URI names"
 else
@@ -24,6 +28,10 @@ fi
 cat <<TEXT
 
 The run, its scores and its overlays are $look
-Segment an image of your own with
-    .venv/bin/seg predict IMAGE.png --model=$workdir --out=out
+A real image, segmented by the model of nuclei that comes along:
+    $workdir/nuclei/nuclei_overlay.png
+Segment images of your own with it
+    .venv/bin/seg predict IMAGES --out=out
+or with the model of drawn nuclei that was just trained
+    .venv/bin/seg predict IMAGES --model=$workdir --out=out
 TEXT

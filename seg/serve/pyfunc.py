@@ -18,6 +18,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas
 import tifffile
 from mlflow import types
 from mlflow.pyfunc import PythonModel
@@ -43,12 +44,10 @@ class Segmenter(PythonModel):
     def predict(
         self,
         context: Any,
-        model_input,  # a hint would be taken for a signature
+        model_input: pandas.DataFrame,
         params: dict[str, Any] | None = None,
-    ) -> Any:
-        """The table (pandas) of what was found in a table of images."""
-        import pandas
-
+    ) -> pandas.DataFrame:
+        """The table of what was found in a table of images."""
         try:
             cells = list(model_input[_COLUMN])
         except (KeyError, TypeError, IndexError) as error:
@@ -110,10 +109,8 @@ def signature() -> mlflow.models.ModelSignature:
     )
 
 
-def example(n_channels: int) -> Any:
-    """A table (pandas) of one small image, which shows how to ask."""
-    import pandas
-
+def example(n_channels: int) -> pandas.DataFrame:
+    """A table of one small image, which shows how to ask."""
     row, col = np.mgrid[:64, :64]
     disc = np.hypot(row - 32, col - 32) < 12
     pixels = np.where(disc, 200, 20).astype(np.uint8)
