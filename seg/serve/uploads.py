@@ -13,6 +13,7 @@ from seg.images import read
 from seg.serve import guard
 
 MAX_PIXELS = 2**26  # 8192 x 8192; the map of one takes 256 MB
+MAX_BYTES = 2**29  # of their channels together, as they are decoded
 _MAGIC = 32  # bytes that tell the type of a file
 _LONGEST = 120  # characters of a name
 
@@ -78,11 +79,18 @@ def pixels(content: bytes, name: str, select: str) -> np.ndarray:
 
     Its header alone tells that it is too large.
     """
-    height, width = read.read_header(content, name=name).shape
+    header = read.read_header(content, name=name, select=select)
+    height, width = header.shape
     if math.prod((height, width)) > MAX_PIXELS:
         raise images.TooLargeError(
             f"{name}: {height} x {width} px are more than the "
             f"{MAX_PIXELS / 1e6:.0f} megapixels that are taken here; cut it, "
             "or use `seg predict`, which takes images of any size"
+        )
+    if header.n_bytes > MAX_BYTES:
+        raise images.TooLargeError(
+            f"{name}: {header.n_bytes / 1e6:.0f} MB of pixels in all channels "
+            f"are more than the {MAX_BYTES / 1e6:.0f} MB that are taken here; "
+            "choose channels, as select=C=0, or cut it, or use `seg predict`"
         )
     return read.read_image(content, name=name, select=select)

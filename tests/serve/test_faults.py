@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from seg.images import read
 from seg.serve import guard, store, uploads
 from tests.serve.conftest import MAX_BYTES, draw, png, serving, until
 
@@ -62,6 +63,20 @@ def test_bombs_are_refused_from_their_header(site):
         assert text.startswith("big.png")
         assert "cut it" in text or "`seg predict`" in text
         assert time.monotonic() - start < 5
+
+
+def test_channels_count_before_they_are_decoded(site, monkeypatch):
+    file = io.BytesIO()
+    channels = np.zeros((9, 64, 64), np.uint16)
+    tifffile.imwrite(
+        file, channels, metadata={"axes": "CYX"}, compression="zlib",
+        photometric="minisblack",
+    )  # fmt: skip
+    monkeypatch.setattr(uploads, "MAX_BYTES", 64 * 64 * 2 * 8)
+    assert site.upload(file.getvalue(), select="C=3").status_code == 201
+    monkeypatch.setattr(read, "read_image", None)  # nothing is decoded
+    text = sentence(site.upload(file.getvalue(), name="a.tif"), 413)
+    assert text.startswith("a.tif") and "select=C=0" in text
 
 
 @pytest.mark.parametrize(
