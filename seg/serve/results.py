@@ -92,4 +92,5 @@ def _found(
     found = use.objects(
         stored.pixels, stored.probabilities, stored.name, predict=predict
     )
+    found = found.measured(stored.pixel_size)
     return dataclasses.replace(found, source=stored.name)

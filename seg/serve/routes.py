@@ -132,9 +132,9 @@ def api(state: Application) -> fastapi.APIRouter:
             def segment() -> tuple[store.Stored, Any]:
                 pixels = uploads.pixels(content, called, select)
                 use = choice.predictor()
-                stored = store.Stored(
-                    called, choice, pixels, use.probabilities(pixels)
-                )
+                size = use.pixel_size(uploads.pixel_size(content, called))
+                channels = use.probabilities(pixels, None, size)
+                stored = store.Stored(called, choice, pixels, channels, size)
                 return stored, state.results.of(stored, settings)
 
             stored, found = await state.network.run(request, segment)

@@ -27,12 +27,14 @@ class Stored:
     """An image [H, W, C] and what a model's network says of it.
 
     name: of the uploaded file, for people; never a path.
+    pixel_size: (row, column), micrometres; None = not known.
     """
 
     name: str
     choice: choices.Choice
     pixels: np.ndarray
     probabilities: np.ndarray
+    pixel_size: tuple[float, float] | None = None
     id: str = dataclasses.field(default_factory=lambda: secrets.token_hex(16))
 
     @property

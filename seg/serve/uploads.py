@@ -9,7 +9,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from seg import images
-from seg.images import read
+from seg.images import about, read
 from seg.serve import guard
 
 MAX_PIXELS = 2**26  # 8192 x 8192; the map of one takes 256 MB
@@ -94,3 +94,15 @@ def pixels(content: bytes, name: str, select: str) -> np.ndarray:
             "choose channels, as select=C=0, or cut it, or use `seg predict`"
         )
     return read.read_image(content, name=name, select=select)
+
+
+def pixel_size(content: bytes, name: str) -> tuple[float, float] | None:
+    """(row, column) in micrometres, as a file says; None = it does not.
+
+    Raises ImageError.
+    """
+    try:
+        return about.read_about(content).pixel_size
+    except images.ImageError as error:  # which does not know its name
+        text = str(error).removeprefix("image: ")
+        raise images.ImageError(f"{name}: {text}") from error
