@@ -1,10 +1,12 @@
 """A request's image: its bytes, a name for people, its pixels."""
 
+import contextlib
 import io
 import math
 import re
 
 import numpy as np
+from starlette import formparsers
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
@@ -27,14 +29,8 @@ async def content(request: Request) -> tuple[bytes, str]:
     kind = request.headers.get("content-type", "")
     given = request.query_params.get("name", "")
     if kind.startswith("multipart/form-data"):
-        async with request.form(max_files=1, max_fields=8) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise guard.Refused(
-                    400, "The form has no file in its field `file`."
-                )
-            found = await file.read()
-            given = given or file.filename or ""
+        found, of_form = await _of_form(request)
+        given = given or of_form
     else:
         parts = bytearray()
         async for part in request.stream():
@@ -52,6 +48,38 @@ async def content(request: Request) -> tuple[bytes, str]:
             "Save it as TIFF or PNG in the program that made it.",
         )
     return found, name
+
+
+class _InMemory(formparsers.MultiPartParser):
+    """Keeps files in memory, which else spills over 1 MB into /tmp.
+
+    How much comes at all is the guard's to say. 0 = without a limit; older
+    Starlette has the second name.
+    """
+
+    spool_max_size = max_file_size = 0
+
+
+async def _of_form(request: Request) -> tuple[bytes, str]:
+    """(bytes, name) of a form's `file`; raises Refused."""
+    try:
+        async with contextlib.aclosing(request.stream()) as stream:
+            parser = _InMemory(
+                request.headers, stream, max_files=1, max_fields=8
+            )
+            form = await parser.parse()
+    except formparsers.MultiPartException as error:
+        sentence = error.message.rstrip(".")
+        raise guard.Refused(400, f"{sentence}.") from error
+    try:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise guard.Refused(
+                400, "The form has no file in its field `file`."
+            )
+        return await file.read(), file.filename or ""
+    finally:
+        await form.close()
 
 
 def _is_image(start: bytes | bytearray) -> bool:

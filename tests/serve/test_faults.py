@@ -140,6 +140,19 @@ def test_a_form_is_taken_too(site):
     sentence(broken, 400)
 
 
+def test_a_form_is_never_written_to_the_disk(site, monkeypatch):
+    def written(*args, **kwargs):
+        raise AssertionError("a file on the disk")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", written)
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1500), np.uint8)
+    content = png(noise)
+    assert 1.5e6 < len(content) < MAX_BYTES
+    form = {"file": ("a.png", content)}
+    assert site.client.post("/api/images", files=form).status_code == 201
+    assert site.upload(content).status_code == 201
+
+
 def test_a_body_over_the_limit_is_413_however_it_comes(site, monkeypatch):
     monkeypatch.setattr(guard, "_LINGER_S", 0.5)
     large = png(draw()) + bytes(MAX_BYTES)
