@@ -292,6 +292,15 @@ def test_the_page_itself_may_ask(site):
     assert site.client.get("/", headers=headers).status_code == 200
 
 
+def test_a_host_has_no_capitals(bundles):
+    with serving(bundles[:1], host="Cells.Lab.org") as site:
+        for host in ("cells.lab.org", "Cells.Lab.org:80"):
+            answer = site.client.get("/api/about", headers={"Host": host})
+            assert answer.status_code == 200, host
+        headers = {"Host": "lab.org"}
+        sentence(site.client.get("/api/about", headers=headers), 403)
+
+
 @pytest.mark.parametrize("path", ["/", "/api/about", "/nothing", "/app.js"])
 def test_every_answer_has_the_headers_of_safety(site, path):
     found = site.client.get(path).headers
