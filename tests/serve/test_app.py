@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import threading
 import zipfile
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 import seg
 from seg.images import about, formats, read
-from seg.serve import app, downloads, uploads, views
+from seg.serve import answers, app, downloads, uploads, views
 from tests.serve.conftest import draw, png, save_model, serving
 
 KNOBS = {"threshold": 0.6, "min_area": 40, "drop_border": True}
@@ -89,6 +90,20 @@ def test_an_upload_may_bring_its_settings(site, content, image):
     found = site.upload(content, **KNOBS).json()
     later = site.client.get(f"/api/images/{image['id']}", params=KNOBS).json()
     assert found["objects"] == later["objects"]
+
+
+def test_answers_are_made_beside_the_event_loop(site, content, monkeypatch):
+    made, threads = answers.found, []
+
+    def found(*args):
+        threads.append(threading.current_thread().name)
+        return made(*args)
+
+    monkeypatch.setattr(answers, "found", found)
+    id = site.upload(content).json()["id"]
+    site.client.get(f"/api/images/{id}")
+    assert len(threads) == 2
+    assert all(name.startswith("ThreadPool") for name in threads)
 
 
 def test_a_model_can_be_chosen_and_classes_have_areas_of_their_own(
