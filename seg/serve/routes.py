@@ -280,7 +280,6 @@ def api(state: Application) -> fastapi.APIRouter:
     )
     async def remove(id: Id) -> None:
         state.store.remove(id)
-        state.results.forget(id)
 
     return api
 

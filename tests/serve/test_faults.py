@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from seg import config
 from seg.images import read
-from seg.serve import guard, store, uploads
+from seg.predict import segmentation
+from seg.serve import guard, results, state, store, uploads
 from tests.serve.conftest import MAX_BYTES, draw, png, serving, until
 
 
@@ -211,7 +213,8 @@ def test_a_slow_client_is_told(site, monkeypatch):
 def test_fifty_uploads_at_once_are_answered_and_bounded(bundles):
     content = png(draw(height=128, width=128))
     of_one = 128 * 128 * (2 + 4)
-    with serving(bundles, budget=10 * of_one) as site:
+    # a quarter is for what is found
+    with serving(bundles, budget=40 * of_one // 3) as site:
 
         def upload(i):
             return site.upload(content, name=f"{i}.png")
@@ -230,9 +233,10 @@ def test_fifty_uploads_at_once_are_answered_and_bounded(bundles):
             assert upload(0).status_code == 201
         assert site.state.store.n_bytes <= 10 * of_one
         assert len(site.state.store) == 10
+        assert 0 < site.state.results.n_bytes <= 4 * of_one
         oldest = next(a for a in answers if a.status_code == 201).json()["id"]
         sentence(site.client.get(f"/api/images/{oldest}"), 404)
-    assert len(site.state.store) == 0
+    assert len(site.state.store) == site.state.results.n_bytes == 0
 
 
 def test_downloads_leave_no_files(site, tmp_path, monkeypatch):
@@ -353,7 +357,8 @@ def stored(n_bytes=100):
 
 def test_the_store_forgets_by_bytes_then_by_age():
     clock = Clock()
-    kept = store.Store(250, clock)
+    gone = []
+    kept = store.Store(250, gone.append, clock)
     first, second, third = stored(), stored(), stored()
     kept.add(first)
     kept.add(second)
@@ -366,6 +371,57 @@ def test_the_store_forgets_by_bytes_then_by_age():
     clock.now = store.MAX_AGE_S + 1
     kept.sweep()
     assert len(kept) == kept.n_bytes == 0
+    for last in (stored(), stored()):
+        kept.add(last)
+    kept.remove(last.id)
+    kept.clear()
+    assert len(gone) == len(set(gone)) == 6
+    assert gone[:4] == [second.id, first.id, third.id, huge.id]
+
+
+class Drawn:
+    """In place of a model: what it finds takes 5 bytes a pixel."""
+
+    config = config.Config()
+
+    def predictor(self):
+        return self
+
+    def objects(self, pixels, *args, **kwargs):
+        shape = pixels.shape[:2]
+        classes, labels = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
+        return segmentation.Segmentation(classes, labels, segmentation.Table())
+
+
+def test_what_was_found_goes_with_its_image_and_is_bounded():
+    clock = Clock()
+    shared = state.Application(MAX_BYTES, 4 * 2000)
+    shared.store = store.Store(6000, shared.results.forget, clock)
+
+    def found(n_pixels=100):
+        pixels = np.zeros((n_pixels, 1, 1), np.uint8)
+        one = store.Stored("a", Drawn(), pixels, pixels)
+        shared.store.add(one)
+        shared.results.of(one, results.Settings())
+        return one
+
+    first, second = found(), found()
+    assert shared.results.n_bytes == 1000
+    shared.results.of(second, results.Settings(threshold=0.9))
+    assert shared.results.n_bytes == 1500
+    shared.store.remove(second.id)  # both of its settings
+    assert shared.results.n_bytes == 500
+    found(3000)  # over both budgets: only the last stays
+    assert shared.results.n_bytes == 5 * 3000
+    with pytest.raises(store.Unknown):
+        shared.store.get(first.id)
+    clock.now = store.MAX_AGE_S + 1
+    shared.sweep()
+    assert shared.results.n_bytes == 0
+    shared.results.of(first, results.Settings())  # it waited, and is gone
+    shared.sweep()
+    assert shared.results.n_bytes == 0
+    shared.end()
 
 
 def test_ids_cannot_be_guessed():
