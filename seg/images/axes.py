@@ -11,8 +11,8 @@ A choice is text, `Z=3,T=0`. What follows a letter is counted from 0:
     Z=max      the largest value of all, pixel by pixel; or Z=mean
     Z=max:2-5  that of some
 
-C stands for S too, where a file has no C. Whatever does not fit the file is an
-ImageError of one line.
+No axis and no entry may come twice. C stands for S too, where a file has no C.
+Whatever does not fit the file is an ImageError of one line.
 """
 
 import itertools
@@ -37,10 +37,14 @@ _NAMES = {
     "P": "positions",
     "M": "mosaic tiles",
 }
+_SPAN = r"\d{1,7}(-\d{1,7})?"
 _PART = re.compile(
     r"(?P<axis>[A-Z])=(?:(?P<merged>MAX|MEAN)(?P<some>:)?)?"
-    r"(?P<entries>\d+(-\d+)?(\+\d+(-\d+)?)*)?"
+    rf"(?P<entries>{_SPAN}(\+{_SPAN})*)?"
 )
+# Of a choice in all: no file has more, and the text may come from anywhere.
+_MOST_ENTRIES = 2**20
+_SHOWN = 60  # characters of a choice in a message
 
 Index = tuple[int | slice | list[int], ...]
 
@@ -79,28 +83,50 @@ class Plane(NamedTuple):
 def parse(select: str, name: str) -> dict[str, Choice]:
     """Reads a choice; its letters may be small."""
     wanted: dict[str, Choice] = {}
+    shown = repr(select if len(select) <= _SHOWN else f"{select[:_SHOWN]}...")
+    start, n_entries = f"{name}: select={shown}", 0
     for part in filter(None, select.replace(" ", "").upper().split(",")):
         found = _PART.fullmatch(part)
-        entries = _entries(found["entries"] or "") if found else []
+        ranges = _ranges(found["entries"] or "") if found else []
         merged = (found["merged"] or "").lower() if found else ""
-        joined = bool(found and found["some"]) == bool(merged and entries)
-        if not (found and joined and (entries or merged)):
+        joined = bool(found and found["some"]) == bool(merged and ranges)
+        if not (found and joined and all(ranges) and (ranges or merged)):
             raise images.ImageError(
-                f"{name}: select={select!r} is not like 'Z=3', 'Z=3,T=0', "
-                "'Z=0-4', 'C=0+2' or 'Z=max'"
+                f"{start} is not like 'Z=3', 'Z=3,T=0', 'Z=0-4', 'C=0+2' or "
+                "'Z=max'"
             )
-        wanted[found["axis"]] = Choice(tuple(entries) or None, merged)
+        axis = found["axis"]
+        if axis in wanted:
+            raise images.ImageError(f"{start} names {axis} twice; join them")
+        # counted before they are made: a few characters mean many
+        n_entries += sum(map(len, ranges))
+        if n_entries > _MOST_ENTRIES:
+            raise images.ImageError(
+                f"{start} means more than {_MOST_ENTRIES} entries; choose fewer"
+            )
+        if (twice := _repeated(ranges)) is not None:
+            raise images.ImageError(
+                f"{start} names {axis}={twice} twice; leave one out"
+            )
+        wanted[axis] = Choice(tuple(itertools.chain(*ranges)) or None, merged)
     return wanted
 
 
-def _entries(text: str) -> list[int]:
-    found: list[int] = []
+def _ranges(text: str) -> list[range]:
+    found = []
     for part in filter(None, text.split("+")):
         first, _, last = part.partition("-")
-        # no file has more; a longer range would only fill the memory
-        end = min(int(last or first), int(first) + 2**20)
-        found += range(int(first), end + 1)
+        found.append(range(int(first), int(last or first) + 1))
     return found
+
+
+def _repeated(ranges: Sequence[range]) -> int | None:
+    """An entry that is in two of these ranges."""
+    ordered = sorted(ranges, key=lambda one: one.start)
+    for before, after in itertools.pairwise(ordered):
+        if after.start < before.stop:
+            return after.start
+    return None
 
 
 def _wanted(
@@ -109,6 +135,10 @@ def _wanted(
     """The choice by the axes of the file, within their lengths."""
     wanted = parse(select, name)
     if "C" in wanted and "C" not in axes and "S" in axes:
+        if "S" in wanted:
+            raise images.ImageError(
+                f"{name}: select={select!r}: here C is S; choose by one of them"
+            )
         wanted["S"] = wanted.pop("C")
     if missing := wanted.keys() - set(axes):
         raise images.ImageError(

@@ -63,11 +63,13 @@ class Header(NamedTuple):
     shape: (H, W) as `read_image` would give it, rotation applied.
     orientation: of EXIF; 1 = upright.
     lossy: whether the pixels are those of JPEG or of lossy WebP.
+    n_bytes: of what is decoded for one plane, all its channels together.
     """
 
     shape: tuple[int, int]
     orientation: int
     lossy: bool
+    n_bytes: int
 
 
 def read_image(
@@ -113,25 +115,31 @@ def read_mask(
 
 
 def read_header(
-    source: str | os.PathLike[str] | bytes, *, name: str = ""
+    source: str | os.PathLike[str] | bytes, *, name: str = "", select: str = ""
 ) -> Header:
-    """Reads size and orientation without decoding; raises ImageError."""
+    """Reads size and orientation without decoding; raises ImageError.
+
+    select: as of `read_image`; without one, the first plane is meant.
+    """
     with opened(source, name) as (file, name, size):
         if is_tiff(file, name):
             with tiff.opened(file, name, size) as plan:
-                _check_tiff(plan, name, size, axes.first(plan.axes))
+                index = axes.first(plan.axes)
+                if select:
+                    index, _ = _chosen(plan, name, select)
+                n_bytes = _check_tiff(plan, name, size, index)
                 rows = plan.shape[plan.axes.index("Y")]
                 columns = plan.shape[plan.axes.index("X")]
                 orientation, lossy = plan.orientation, False
         else:
             image = raster.open_file(file, name)
-            _check_raster(image, name, size)
+            n_bytes = _check_raster(image, name, size)
             columns, rows = image.size
             orientation = raster.orientation(image, file)
             lossy = raster.is_lossy(image, file)
     turned = orientation in (5, 6, 7, 8)
     shape = (columns, rows) if turned else (rows, columns)
-    return Header(shape, orientation, lossy)
+    return Header(shape, orientation, lossy, n_bytes)
 
 
 def as_channels(image: np.ndarray, n: int) -> np.ndarray:
@@ -272,15 +280,18 @@ def _raster(
     return axes.channels_last(axes.take(pixels, index), kept)
 
 
-def _check_raster(image: Image.Image, name: str, size: int) -> None:
+def _check_raster(image: Image.Image, name: str, size: int) -> int:
+    """Refuses what would take too much memory; gives its bytes."""
     pixels = image.width * image.height
-    _check_size(name, pixels, pixels * len(image.getbands()), size)
+    n_bytes = pixels * len(image.getbands())
+    _check_size(name, pixels, n_bytes, size)
+    return n_bytes
 
 
 def _check_tiff(
     plan: tiff.Plan, name: str, size: int, index: axes.Index
-) -> None:
-    """Refuses a plane that would take too much memory."""
+) -> int:
+    """Refuses a plane that would take too much memory; gives its bytes."""
     rows, columns = (
         plan.shape[plan.axes.index("Y")],
         plan.shape[plan.axes.index("X")],
@@ -293,7 +304,18 @@ def _check_tiff(
             for axis, length in zip(plan.axes, plan.shape, strict=True)
             if axis not in axes.CHANNELS + "YX"
         )
-    _check_size(name, n_pixels, n_values * plan.series.dtype.itemsize, size)
+    n_bytes = n_values * plan.series.dtype.itemsize
+    _check_size(name, n_pixels, n_bytes, size)
+    return n_bytes
+
+
+def _chosen(
+    plan: tiff.Plan, name: str, select: str
+) -> tuple[axes.Index, tuple[str, list[str]]]:
+    """The first plane of a choice; how planes are merged, and which."""
+    kind, each = axes.merged(plan.axes, plan.shape, name, select)
+    index, _ = axes.choose(plan.axes, plan.shape, name, each[0])
+    return index, (kind, each)
 
 
 def _tiff(
@@ -301,8 +323,7 @@ def _tiff(
 ) -> np.ndarray:
     """The pixels of a TIFF, [H, W, C], upright."""
     with tiff.opened(file, name, size) as plan:
-        kind, each = axes.merged(plan.axes, plan.shape, name, select)
-        index, _ = axes.choose(plan.axes, plan.shape, name, each[0])
+        index, (kind, each) = _chosen(plan, name, select)
         _check_tiff(plan, name, size, index)
         planes = (
             tiff_pixels.decode(plan, name, one, mask=mask) for one in each

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 
 from seg.images import formats
-from seg.predict import summary
+from seg.predict import physical, summary
 from seg.serve import store
 
 if typing.TYPE_CHECKING:
@@ -126,6 +126,9 @@ def _written(
                 yield path
         rows += [{**row, "image": stem} for row in found.table]
         abouts.append({"image": stem, **_about(found)})
+    if any(about.get("pixel_size_um") for about in abouts):
+        # one table has the same columns for all
+        rows = [physical.measured(row, None) for row in rows]
     for form in chosen:
         if form.is_shared:
             path = folder / form.name

@@ -78,7 +78,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, host: str, token: str, max_bytes: int):
         self._app, self._token, self._max_bytes = app, token, max_bytes
-        self._names = {"localhost", host}
+        self._names = {"localhost", host.lower()}  # as names come
         self._machine = socket.gethostname().lower().partition(".")[0]
 
     async def __call__(

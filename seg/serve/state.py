@@ -11,6 +11,7 @@ from seg.serve import choices, results, store, threads
 
 _N_UPLOADS = 8  # that come, wait or are segmented at a time
 _N_QUESTIONS = 64  # other requests that wait
+_SHARE = 4  # the part of the memory that is for what was found
 _SWEEP_S = 60.0
 
 
@@ -20,14 +21,15 @@ class Application:
     Parameters
     ----------
     max_bytes : of an uploaded file.
-    budget : bytes of the images that are kept.
+    budget : bytes of what is kept, images and what was found in them.
     """
 
     def __init__(self, max_bytes: int, budget: int):
         self.max_bytes = max_bytes
         self.choices: dict[str, choices.Choice] = {}
-        self.store = store.Store(budget)
-        self.results = results.Results()
+        of_results = budget // _SHARE
+        self.results = results.Results(of_results)
+        self.store = store.Store(budget - of_results, self.results.forget)
         self.uploads = threads.Places(_N_UPLOADS)
         self.network = threads.Threads(1, _N_UPLOADS)
         self.others = threads.Threads(2, _N_QUESTIONS)
@@ -50,7 +52,7 @@ class Application:
         async def sweep() -> None:
             while True:
                 await asyncio.sleep(_SWEEP_S)
-                self.store.sweep()
+                self.sweep()
 
         sweeping = asyncio.ensure_future(sweep())
         # the first image need not wait for it then
@@ -61,6 +63,12 @@ class Application:
             sweeping.cancel()
             self.end()
             self.store.clear()
+            self.results.clear()
+
+    def sweep(self) -> None:
+        """Forgets what is old, and what was found in images that are gone."""
+        self.store.sweep()
+        self.results.retain(lambda id: id in self.store)
 
     def end(self) -> None:
         """Stops the work that runs, and begins no more."""

@@ -27,12 +27,14 @@ class Stored:
     """An image [H, W, C] and what a model's network says of it.
 
     name: of the uploaded file, for people; never a path.
+    pixel_size: (row, column), micrometres; None = not known.
     """
 
     name: str
     choice: choices.Choice
     pixels: np.ndarray
     probabilities: np.ndarray
+    pixel_size: tuple[float, float] | None = None
     id: str = dataclasses.field(default_factory=lambda: secrets.token_hex(16))
 
     @property
@@ -47,17 +49,24 @@ class Store:
     Parameters
     ----------
     budget : bytes that all take together; one alone may be larger.
+    forget : is told the id of every image that goes.
     clock : seconds, only for tests another one.
     """
 
     def __init__(
-        self, budget: int, clock: Callable[[], float] = time.monotonic
+        self,
+        budget: int,
+        forget: Callable[[str], None] = lambda id: None,
+        clock: Callable[[], float] = time.monotonic,
     ):
-        self._budget, self._clock = budget, clock
+        self._budget, self._forget, self._clock = budget, forget, clock
         self._images: dict[str, tuple[float, Stored]] = {}  # oldest first
 
     def __len__(self) -> int:
         return len(self._images)
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._images
 
     @property
     def n_bytes(self) -> int:
@@ -68,7 +77,7 @@ class Store:
         """Keeps an image; others may have to go."""
         self._images[stored.id] = self._clock(), stored
         while self.n_bytes > self._budget and len(self._images) > 1:
-            del self._images[next(iter(self._images))]
+            self.remove(next(iter(self._images)))
 
     def get(self, id: str) -> Stored:
         """The image of this id; raises Unknown."""
@@ -83,17 +92,19 @@ class Store:
         """Forgets an image; raises Unknown."""
         if self._images.pop(id, None) is None:
             raise Unknown(id)
+        self._forget(id)
 
     def sweep(self) -> None:
         """Forgets what nobody has asked for in `MAX_AGE_S`."""
         oldest = self._clock() - MAX_AGE_S
         for id, (used, _) in list(self._images.items()):
             if used < oldest:
-                del self._images[id]
+                self.remove(id)
 
     def clear(self) -> None:
         """Forgets all images."""
-        self._images.clear()
+        for id in list(self._images):
+            self.remove(id)
 
 
 def budget() -> int:

@@ -1,18 +1,21 @@
 """A request's image: its bytes, a name for people, its pixels."""
 
+import contextlib
 import io
 import math
 import re
 
 import numpy as np
+from starlette import formparsers
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from seg import images
-from seg.images import read
+from seg.images import about, read
 from seg.serve import guard
 
 MAX_PIXELS = 2**26  # 8192 x 8192; the map of one takes 256 MB
+MAX_BYTES = 2**29  # of their channels together, as they are decoded
 _MAGIC = 32  # bytes that tell the type of a file
 _LONGEST = 120  # characters of a name
 
@@ -26,14 +29,8 @@ async def content(request: Request) -> tuple[bytes, str]:
     kind = request.headers.get("content-type", "")
     given = request.query_params.get("name", "")
     if kind.startswith("multipart/form-data"):
-        async with request.form(max_files=1, max_fields=8) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile):
-                raise guard.Refused(
-                    400, "The form has no file in its field `file`."
-                )
-            found = await file.read()
-            given = given or file.filename or ""
+        found, of_form = await _of_form(request)
+        given = given or of_form
     else:
         parts = bytearray()
         async for part in request.stream():
@@ -51,6 +48,38 @@ async def content(request: Request) -> tuple[bytes, str]:
             "Save it as TIFF or PNG in the program that made it.",
         )
     return found, name
+
+
+class _InMemory(formparsers.MultiPartParser):
+    """Keeps files in memory, which else spills over 1 MB into /tmp.
+
+    How much comes at all is the guard's to say. 0 = without a limit; older
+    Starlette has the second name.
+    """
+
+    spool_max_size = max_file_size = 0
+
+
+async def _of_form(request: Request) -> tuple[bytes, str]:
+    """(bytes, name) of a form's `file`; raises Refused."""
+    try:
+        async with contextlib.aclosing(request.stream()) as stream:
+            parser = _InMemory(
+                request.headers, stream, max_files=1, max_fields=8
+            )
+            form = await parser.parse()
+    except formparsers.MultiPartException as error:
+        sentence = error.message.rstrip(".")
+        raise guard.Refused(400, f"{sentence}.") from error
+    try:
+        file = form.get("file")
+        if not isinstance(file, UploadFile):
+            raise guard.Refused(
+                400, "The form has no file in its field `file`."
+            )
+        return await file.read(), file.filename or ""
+    finally:
+        await form.close()
 
 
 def _is_image(start: bytes | bytearray) -> bool:
@@ -78,11 +107,30 @@ def pixels(content: bytes, name: str, select: str) -> np.ndarray:
 
     Its header alone tells that it is too large.
     """
-    height, width = read.read_header(content, name=name).shape
+    header = read.read_header(content, name=name, select=select)
+    height, width = header.shape
     if math.prod((height, width)) > MAX_PIXELS:
         raise images.TooLargeError(
             f"{name}: {height} x {width} px are more than the "
             f"{MAX_PIXELS / 1e6:.0f} megapixels that are taken here; cut it, "
             "or use `seg predict`, which takes images of any size"
         )
+    if header.n_bytes > MAX_BYTES:
+        raise images.TooLargeError(
+            f"{name}: {header.n_bytes / 1e6:.0f} MB of pixels in all channels "
+            f"are more than the {MAX_BYTES / 1e6:.0f} MB that are taken here; "
+            "choose channels, as select=C=0, or cut it, or use `seg predict`"
+        )
     return read.read_image(content, name=name, select=select)
+
+
+def pixel_size(content: bytes, name: str) -> tuple[float, float] | None:
+    """(row, column) in micrometres, as a file says; None = it does not.
+
+    Raises ImageError.
+    """
+    try:
+        return about.read_about(content).pixel_size
+    except images.ImageError as error:  # which does not know its name
+        text = str(error).removeprefix("image: ")
+        raise images.ImageError(f"{name}: {text}") from error

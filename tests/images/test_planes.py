@@ -136,7 +136,16 @@ def test_other_axes_are_planes_too_and_come_first():
         ("Z=median", "is not like"),
         ("Z=5-2", "is not like"),
         ("Z=0-4", "from 0 to 3"),
-        ("Z=0-99999999999", "from 0 to 3"),
+        ("Z=0-999999", "from 0 to 3"),
+        ("Z=0-99999999999", "is not like"),
+        ("Z=" + "1" * 5000, "is not like"),
+        ("Z=1+5-2", "is not like"),
+        ("Z=0-9999999", "more than 1048576 entries; choose fewer"),
+        ("+".join(["Z=0-999999"] + ["0-999999"] * 400), "more than 1048576"),
+        (",".join(f"{axis}=0-999999" for axis in "ZT"), "more than 1048576"),
+        ("Z=2+2", "names Z=2 twice"),
+        ("Z=max:3+0-2+1", "names Z=1 twice"),
+        ("Z=1,T=0,Z=2", "names Z twice"),
         ("Q=0", "no axis Q; its axes are TZCYX"),
         ("Y=0", "Y and X are the image"),
         ("C=max", "channels are not merged"),
@@ -150,6 +159,17 @@ def test_what_cannot_be_chosen_is_said_in_one_line(tmp_path, select, message):
         read.read_image(path, select=select)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < len(str(path)) + 300
+
+
+def test_a_choice_takes_no_memory_before_it_is_refused():
+    tracemalloc.start()
+    for select in ("Z=" + "+".join(["0-999999"] * 400), "Z=0-9999999"):
+        with pytest.raises(images.ImageError, match="more than"):
+            axes.parse(select, "a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1e6
 
 
 def test_channels_of_a_picture_are_chosen_as_those_of_a_stack():
@@ -162,6 +182,8 @@ def test_channels_of_a_picture_are_chosen_as_those_of_a_stack():
         )
         with pytest.raises(images.ImageError, match="from 0 to 2"):
             read.read_image(file.getvalue(), select="C=3")
+    with pytest.raises(images.ImageError, match="here C is S"):
+        read.read_image(content["TIFF"].getvalue(), select="C=0,S=1")
 
 
 def test_a_damaged_plane_spoils_no_other(tmp_path):

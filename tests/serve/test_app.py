@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import re
+import threading
 import zipfile
 
 import numpy as np
@@ -12,9 +13,9 @@ import tifffile
 from PIL import Image
 
 import seg
-from seg.images import formats, read
-from seg.serve import app, downloads, uploads, views
-from tests.serve.conftest import draw, png
+from seg.images import about, formats, read
+from seg.serve import answers, app, downloads, uploads, views
+from tests.serve.conftest import draw, png, save_model, serving
 
 KNOBS = {"threshold": 0.6, "min_area": 40, "drop_border": True}
 
@@ -89,6 +90,20 @@ def test_an_upload_may_bring_its_settings(site, content, image):
     found = site.upload(content, **KNOBS).json()
     later = site.client.get(f"/api/images/{image['id']}", params=KNOBS).json()
     assert found["objects"] == later["objects"]
+
+
+def test_answers_are_made_beside_the_event_loop(site, content, monkeypatch):
+    made, threads = answers.found, []
+
+    def found(*args):
+        threads.append(threading.current_thread().name)
+        return made(*args)
+
+    monkeypatch.setattr(answers, "found", found)
+    id = site.upload(content).json()["id"]
+    site.client.get(f"/api/images/{id}")
+    assert len(threads) == 2
+    assert all(name.startswith("ThreadPool") for name in threads)
 
 
 def test_a_model_can_be_chosen_and_classes_have_areas_of_their_own(
@@ -178,6 +193,73 @@ def test_several_images_are_one_zip_with_one_table(site, image, tmp_path):
     assert alone.content == archive.read("objects.csv")
     query["id"].append("0" * 32)
     assert site.client.get("/api/files", params=query).status_code == 404
+
+
+def tiff_um(pixels, side):
+    """The bytes of a TIFF that says how large its pixels are, in um."""
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, pixels, imagej=True, resolution=(1 / side, 1 / side),
+        metadata={"unit": "um"},
+    )  # fmt: skip
+    return file.getvalue()
+
+
+def test_the_size_of_a_pixel_is_kept(site, image, predictor, tmp_path):
+    content = tiff_um(draw(), 0.5)
+    found = site.upload(content, name="um.tif").json()
+    expected = predictor(content).table
+    areas = [row["area_um2"] for row in expected]
+    assert areas[0] == pytest.approx(expected[0]["area_px"] / 4)
+    assert [row["area_um2"] for row in found["objects"]] == areas
+    url = f"/api/images/{found['id']}"
+    later = site.client.get(url, params=KNOBS).json()["objects"]
+    assert later and all(row["row_um"] == row["row"] / 2 for row in later)
+    labels = site.client.get(f"{url}/files/labels").content
+    assert about.read_about(labels).pixel_size == pytest.approx((0.5, 0.5))
+    # one table of an image that says it and of one that does not
+    for ids in ([image["id"], found["id"]], [found["id"], image["id"]]):
+        for name in ("csv", "parquet"):
+            query = {"id": ids, "format": name}
+            path = tmp_path / f"objects.{name}"
+            path.write_bytes(
+                site.client.get("/api/files", params=query).content
+            )
+            rows = read_rows(path)
+            told = [row["area_um2"] for row in rows if row["image"] == "um"]
+            assert told == pytest.approx(areas)
+
+
+def read_rows(path):
+    """The rows of a table of objects, CSV or Parquet."""
+    if path.suffix == ".csv":
+        return formats.read_table(path)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    return parquet.read_table(path).to_pylist()
+
+
+def test_a_model_of_known_size_sees_an_image_at_that(tmp_path):
+    folder = save_model(tmp_path / "sized", data__pixel_size=0.25)
+    content = tiff_um(draw(height=48, width=64), 0.5)
+    expected = seg.load(folder, engine="jax")(content).table
+    with serving([str(folder)]) as site:
+        found = site.upload(content).json()["objects"]
+    assert found
+    assert [row["area_px"] for row in found] == [
+        row["area_px"] for row in expected
+    ]
+    assert [row["probability"] for row in found] == pytest.approx(
+        [row["probability"] for row in expected]
+    )
+
+
+def test_what_a_file_says_wrongly_is_told_with_its_name(site):
+    file = io.BytesIO()
+    tifffile.imwrite(file, draw(), ome=True, metadata={"axes": "YX"})
+    broken = file.getvalue().replace(b"<Pixels ", b"<Pix<ls ")
+    answer = site.upload(broken, name="a.tif")
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith("a.tif: corrupt")
 
 
 def test_every_format_has_a_title():

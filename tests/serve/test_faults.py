@@ -15,7 +15,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from seg.serve import guard, store, uploads
+from seg import config
+from seg.images import read
+from seg.predict import segmentation
+from seg.serve import guard, results, state, store, uploads
 from tests.serve.conftest import MAX_BYTES, draw, png, serving, until
 
 
@@ -62,6 +65,20 @@ def test_bombs_are_refused_from_their_header(site):
         assert text.startswith("big.png")
         assert "cut it" in text or "`seg predict`" in text
         assert time.monotonic() - start < 5
+
+
+def test_channels_count_before_they_are_decoded(site, monkeypatch):
+    file = io.BytesIO()
+    channels = np.zeros((9, 64, 64), np.uint16)
+    tifffile.imwrite(
+        file, channels, metadata={"axes": "CYX"}, compression="zlib",
+        photometric="minisblack",
+    )  # fmt: skip
+    monkeypatch.setattr(uploads, "MAX_BYTES", 64 * 64 * 2 * 8)
+    assert site.upload(file.getvalue(), select="C=3").status_code == 201
+    monkeypatch.setattr(read, "read_image", None)  # nothing is decoded
+    text = sentence(site.upload(file.getvalue(), name="a.tif"), 413)
+    assert text.startswith("a.tif") and "select=C=0" in text
 
 
 @pytest.mark.parametrize(
@@ -125,6 +142,19 @@ def test_a_form_is_taken_too(site):
     sentence(broken, 400)
 
 
+def test_a_form_is_never_written_to_the_disk(site, monkeypatch):
+    def written(*args, **kwargs):
+        raise AssertionError("a file on the disk")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", written)
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1500), np.uint8)
+    content = png(noise)
+    assert 1.5e6 < len(content) < MAX_BYTES
+    form = {"file": ("a.png", content)}
+    assert site.client.post("/api/images", files=form).status_code == 201
+    assert site.upload(content).status_code == 201
+
+
 def test_a_body_over_the_limit_is_413_however_it_comes(site, monkeypatch):
     monkeypatch.setattr(guard, "_LINGER_S", 0.5)
     large = png(draw()) + bytes(MAX_BYTES)
@@ -183,7 +213,8 @@ def test_a_slow_client_is_told(site, monkeypatch):
 def test_fifty_uploads_at_once_are_answered_and_bounded(bundles):
     content = png(draw(height=128, width=128))
     of_one = 128 * 128 * (2 + 4)
-    with serving(bundles, budget=10 * of_one) as site:
+    # a quarter is for what is found
+    with serving(bundles, budget=40 * of_one // 3) as site:
 
         def upload(i):
             return site.upload(content, name=f"{i}.png")
@@ -202,9 +233,10 @@ def test_fifty_uploads_at_once_are_answered_and_bounded(bundles):
             assert upload(0).status_code == 201
         assert site.state.store.n_bytes <= 10 * of_one
         assert len(site.state.store) == 10
+        assert 0 < site.state.results.n_bytes <= 4 * of_one
         oldest = next(a for a in answers if a.status_code == 201).json()["id"]
         sentence(site.client.get(f"/api/images/{oldest}"), 404)
-    assert len(site.state.store) == 0
+    assert len(site.state.store) == site.state.results.n_bytes == 0
 
 
 def test_downloads_leave_no_files(site, tmp_path, monkeypatch):
@@ -264,6 +296,15 @@ def test_the_page_itself_may_ask(site):
     assert site.client.get("/", headers=headers).status_code == 200
 
 
+def test_a_host_has_no_capitals(bundles):
+    with serving(bundles[:1], host="Cells.Lab.org") as site:
+        for host in ("cells.lab.org", "Cells.Lab.org:80"):
+            answer = site.client.get("/api/about", headers={"Host": host})
+            assert answer.status_code == 200, host
+        headers = {"Host": "lab.org"}
+        sentence(site.client.get("/api/about", headers=headers), 403)
+
+
 @pytest.mark.parametrize("path", ["/", "/api/about", "/nothing", "/app.js"])
 def test_every_answer_has_the_headers_of_safety(site, path):
     found = site.client.get(path).headers
@@ -316,7 +357,8 @@ def stored(n_bytes=100):
 
 def test_the_store_forgets_by_bytes_then_by_age():
     clock = Clock()
-    kept = store.Store(250, clock)
+    gone = []
+    kept = store.Store(250, gone.append, clock)
     first, second, third = stored(), stored(), stored()
     kept.add(first)
     kept.add(second)
@@ -329,6 +371,57 @@ def test_the_store_forgets_by_bytes_then_by_age():
     clock.now = store.MAX_AGE_S + 1
     kept.sweep()
     assert len(kept) == kept.n_bytes == 0
+    for last in (stored(), stored()):
+        kept.add(last)
+    kept.remove(last.id)
+    kept.clear()
+    assert len(gone) == len(set(gone)) == 6
+    assert gone[:4] == [second.id, first.id, third.id, huge.id]
+
+
+class Drawn:
+    """In place of a model: what it finds takes 5 bytes a pixel."""
+
+    config = config.Config()
+
+    def predictor(self):
+        return self
+
+    def objects(self, pixels, *args, **kwargs):
+        shape = pixels.shape[:2]
+        classes, labels = np.zeros(shape, np.uint8), np.zeros(shape, np.int32)
+        return segmentation.Segmentation(classes, labels, segmentation.Table())
+
+
+def test_what_was_found_goes_with_its_image_and_is_bounded():
+    clock = Clock()
+    shared = state.Application(MAX_BYTES, 4 * 2000)
+    shared.store = store.Store(6000, shared.results.forget, clock)
+
+    def found(n_pixels=100):
+        pixels = np.zeros((n_pixels, 1, 1), np.uint8)
+        one = store.Stored("a", Drawn(), pixels, pixels)
+        shared.store.add(one)
+        shared.results.of(one, results.Settings())
+        return one
+
+    first, second = found(), found()
+    assert shared.results.n_bytes == 1000
+    shared.results.of(second, results.Settings(threshold=0.9))
+    assert shared.results.n_bytes == 1500
+    shared.store.remove(second.id)  # both of its settings
+    assert shared.results.n_bytes == 500
+    found(3000)  # over both budgets: only the last stays
+    assert shared.results.n_bytes == 5 * 3000
+    with pytest.raises(store.Unknown):
+        shared.store.get(first.id)
+    clock.now = store.MAX_AGE_S + 1
+    shared.sweep()
+    assert shared.results.n_bytes == 0
+    shared.results.of(first, results.Settings())  # it waited, and is gone
+    shared.sweep()
+    assert shared.results.n_bytes == 0
+    shared.end()
 
 
 def test_ids_cannot_be_guessed():
