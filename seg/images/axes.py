@@ -233,12 +233,9 @@ def planes(
         if axis in CHANNELS:
             if choice.entries is not None:
                 fixed.append(f"{axis}={choice}")
-        elif len(entries) == 1:
-            if length > 1:
-                fixed.append(f"{axis}={entries[0]}")
-        elif choice.merged:
+        elif choice.merged and len(entries) > 1:
             fixed.append(f"{axis}={choice}")
-        else:
+        elif length > 1:  # one that is chosen has its number in the name too
             width = max(3, len(str(length - 1)))
             open_.append([(axis, i, width) for i in entries])
     return [

@@ -102,21 +102,21 @@ def test_a_stack_becomes_its_planes_by_name(stack):
 @pytest.mark.parametrize(
     "select, project, planes",
     [
-        ("Z=3,T=0", "", [("", "T=0,Z=3")]),
-        ("Z=3", "", [(f"t00{t}", f"T={t},Z=3") for t in range(3)]),
-        ("Z=3,T=1-2", "", [(f"t00{t}", f"T={t},Z=3") for t in (1, 2)]),
-        ("T=1", "max", [("", "T=1,Z=max")]),
+        ("Z=3,T=0", "", [("t000_z003", "T=0,Z=3")]),
+        ("Z=3", "", [(f"t00{t}_z003", f"T={t},Z=3") for t in range(3)]),
+        ("Z=3,T=1-2", "", [(f"t00{t}_z003", f"T={t},Z=3") for t in (1, 2)]),
+        ("T=1", "max", [("t001", "T=1,Z=max")]),
         ("C=1,Z=0+2", "mean",
          [(f"t00{t}", f"T={t},Z=mean:0+2,C=1") for t in range(3)]),
-        ("Z=2,T=0", "max", [("", "T=0,Z=2")]),
-        ("Z=mean,T=0", "max", [("", "T=0,Z=mean")]),
+        ("Z=2,T=0", "max", [("t000_z002", "T=0,Z=2")]),
+        ("Z=mean,T=0", "max", [("t000", "T=0,Z=mean")]),
     ],
 )  # fmt: skip
 def test_what_is_left_open_is_planes(select, project, planes):
     shape = (3, 4, 2, 33, 21)
     assert axes.planes("TZCYX", shape, "a", select, project) == planes
-    for _, choice in planes:  # and what is said of them is understood
-        assert axes.planes("TZCYX", shape, "a", choice) == [("", choice)]
+    for plane in planes:  # and what is said of them is understood
+        assert axes.planes("TZCYX", shape, "a", plane[1]) == [plane]
 
 
 def test_other_axes_are_planes_too_and_come_first():

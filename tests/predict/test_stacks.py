@@ -90,7 +90,9 @@ def test_a_choice_and_a_projection_are_done_alone(tmp_path, use):
     pixels = draw(tmp_path / "a.tif", (2, 3, 2, 40, 36), "TZCYX", imagej=True)
     outcome = run(["a.tif"], "out", use, select="C=1,Z=2,T=0")
     assert outcome.n_done == 1
-    np.testing.assert_array_equal(labels("a"), use(pixels[0, 2, 1]).labels)
+    np.testing.assert_array_equal(
+        labels("a_t000_z002"), use(pixels[0, 2, 1]).labels
+    )
     outcome = run(["a.tif"], "out", use, select="C=1", project="max")
     assert outcome.n_done == 2
     for t in range(2):
