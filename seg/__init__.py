@@ -118,9 +118,10 @@ def find(name: str | pathlib.Path) -> pathlib.Path:
             f"{name} is no model: neither model.json nor bundle/ is in it"
         )
     names = sorted(path.parent.name for path in ZOO.glob("*/model.json"))
-    if not names:
-        raise config.UserError(
-            f"no model {str(name)!r}: no such folder, and no models come with "
-            "this installation; give a bundle, a workdir or an MLflow URI"
-        )
-    raise config.UserError(config.unknown("model", str(name), names))
+    near = config.nearest(str(name), names)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    meant = meant or "; give a bundle, a workdir or an MLflow URI"
+    come = f"not of those that come along ({', '.join(names) or 'none'})"
+    raise config.UserError(
+        f"no model {str(name)!r}: no such folder, and {come}{meant}"
+    )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from absl import flags as absl_flags
 
+import seg
 from seg import __main__ as command
 from seg.serve import choices, guard
 from tests.serve.conftest import draw, png
@@ -96,7 +97,6 @@ def test_a_port_in_use_is_one_line(bundles, capsys):
 @pytest.mark.parametrize(
     "arguments, says",
     [
-        ((), "give --model=MODEL"),
         (("--model=nowhere",), "no model 'nowhere'"),
         (("--model=MODEL", "--port=70000"), "not an integer in the range"),
         (("--model=MODEL", "--host=192.0.2.1"), "cannot listen"),
@@ -109,6 +109,13 @@ def test_a_port_in_use_is_one_line(bundles, capsys):
 def test_bad_input_is_one_line(bundles, capsys, arguments, says):
     arguments = [a.replace("MODEL", bundles[0]) for a in arguments]
     assert says in refused(capsys, *arguments)
+
+
+def test_without_a_model_anywhere_one_is_asked_for(
+    bundles, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(seg, "ZOO", tmp_path)
+    assert "give --model=MODEL" in refused(capsys)
 
 
 def test_without_the_extra_it_says_what_to_install(
