@@ -154,10 +154,9 @@ MODEL, OUT, PHOTO = "--model=MODEL", "--out=out", "in/a.png"
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ((), "Exit status"),
+        ((), "0 done; 2 bad input"),
         (("pedict",), "did you mean predict?"),
         (("predict", MODEL, OUT), "no INPUT"),
-        (("predict", PHOTO, OUT), "give --model=MODEL"),
         (("predict", PHOTO, MODEL), "give --out=DIR"),
         (("predict", PHOTO, MODEL, "--ot=out"), "did you mean out"),
         (("predict", PHOTO, MODEL, OUT, "--predict.tta=3"), "choose one of"),
@@ -173,7 +172,7 @@ MODEL, OUT, PHOTO = "--model=MODEL", "--out=out", "in/a.png"
         (("predict", PHOTO, MODEL, OUT, "--diameter=30"), "data.diameter=0"),
         (("predict", PHOTO, MODEL, OUT, "--select=Z"), "is not like 'Z=3'"),
         (("predict", PHOTO, MODEL, OUT, "--project=maxi"), "mean max?"),
-        (("export", MODEL, "--format=onyx"), "one of <stablehlo|onnx|bundle>"),
+        (("export", MODEL, "--format=onyx"), "one of <stablehlo|onnx|bioimageio|"),
         (("verify", "nowhere"), "nowhere does not exist"),
         (("track-sync", "in"), "holds no spool"),
     ],

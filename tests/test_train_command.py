@@ -82,10 +82,11 @@ def test_a_model_of_another_network_is_refused(run, labelled):
         (("none",), "data.path=none does not exist"),
         ((), "0 arguments; give DIR"),
         (("cells", "--model=nothing"), "no model 'nothing'"),
-        (("cells/images",), "no labelled images"),
+        (("empty",), "no labelled images"),
     ],
 )
 def test_what_cannot_train_is_one_line(run, labelled, arguments, message):
+    pathlib.Path("empty").mkdir()
     status, _, told = run("train", *arguments)
     assert status == 2 and message in told and told.count("\n") == 1
 

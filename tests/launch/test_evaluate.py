@@ -69,7 +69,8 @@ def test_the_scores_are_written_and_join_the_run_of_the_training(
     folder = pathlib.Path("work/test")
     names = {path.name for path in folder.iterdir()}
     assert names >= {"overlays", "curves", "objects.csv", "images.csv"}
-    assert len(list((folder / "overlays").iterdir())) == 2
+    shown = {path.stem for path in (folder / "overlays").iterdir()}
+    assert shown == {"worst_1", "best_1", "first_1", "first_2"}
     scores = json.loads((folder / "scores.json").read_text())
     assert "test/dice" in json.dumps(scores)
     images = rows(folder / "images.csv")
