@@ -172,7 +172,7 @@ MODEL, OUT, PHOTO = "--model=MODEL", "--out=out", "in/a.png"
         (("predict", PHOTO, MODEL, OUT, "--diameter=30"), "data.diameter=0"),
         (("predict", PHOTO, MODEL, OUT, "--select=Z"), "is not like 'Z=3'"),
         (("predict", PHOTO, MODEL, OUT, "--project=maxi"), "mean max?"),
-        (("export", MODEL, "--format=onyx"), "one of <stablehlo|onnx|bioimageio|"),
+        (("export", MODEL, "--format=onyx"), "<stablehlo|onnx|bioimageio|"),
         (("verify", "nowhere"), "nowhere does not exist"),
         (("track-sync", "in"), "holds no spool"),
     ],
