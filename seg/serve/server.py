@@ -73,6 +73,7 @@ def prepared(
             log_level="critical",  # the guard logs what goes wrong
             access_log=False,
             server_header=False,
+            loop="asyncio",  # uvloop changes the loops of the whole process
             http="h11",
             ws="none",
             lifespan="on",

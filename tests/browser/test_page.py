@@ -13,11 +13,7 @@ from seg.images import formats
 from tests.browser import mlflow_ui
 from tests.serve.conftest import draw, png, save_model, serving, until
 
-pytestmark = [
-    *mlflow_ui.MARKS,
-    # a browser is started where JAX has been loaded before
-    pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning"),
-]
+pytestmark = mlflow_ui.MARKS
 
 PATIENCE_MS = 30_000
 
@@ -68,6 +64,9 @@ def page(site, chromium, request):
             and wrong.append(message.text)
         ),
     )
+    # Playwright begins to catch dialogs of files only some time after the first
+    # listener; until then Chromium drops them.
+    opened.on("filechooser", lambda chooser: None)
     opened.goto(site.address)
     opened.bring_to_front()  # or its keys open no dialog of files
     wait(opened, "document.querySelector('#limits').textContent")
