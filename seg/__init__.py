@@ -47,7 +47,7 @@ def load(
     name : what `find_all` takes; several models are one, their mean.
         Without one, the model of nuclei that comes along.
     engine : what runs the network: auto, jax, onnx or openvino. The graph that
-        the last two need is made once and kept in the bundle.
+        the last two need is made once and kept in ~/.cache/seg.
     settings : fields of `config.Predict` to change, as `tta=8`.
 
     Raises
@@ -59,12 +59,11 @@ def load(
     from seg import config
     from seg.predict import bundle, predictor
 
-    folders = find_all(name)
-    found, *others = map(bundle.load, folders)
+    found, *others = map(bundle.load, find_all(name))
     changes = {f"predict.{field}": value for field, value in settings.items()}
     predict = config.replace(found.config, changes).predict
-    return predictor.kept(
-        folders, [found, *others], predict=predict, engine=engine
+    return predictor.Predictor(
+        found, others=others, predict=predict, engine=engine
     )
 
 

@@ -106,14 +106,20 @@ def enable_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if jax.config.jax_compilation_cache_dir:
         return
+    folder = cache_folder("jax", _kind())
+    if folder:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def cache_folder(*names: str) -> pathlib.Path | None:
+    """A folder in ~/.cache/seg, made; None if it cannot be written."""
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     try:
-        folder = pathlib.Path(home).expanduser() / "seg" / "jax" / _kind()
+        folder = pathlib.Path(home).expanduser().joinpath("seg", *names)
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
-        return
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        return None
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def _kind() -> str:

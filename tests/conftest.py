@@ -87,6 +87,11 @@ def pytest_report_header() -> str:
     return f"seed: SEG_TEST_SEED={SEED}"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def _own_folder_and_seed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -74,14 +74,13 @@ def main(inputs: list[str]) -> int:
         raise config_lib.UserError("no INPUT; give files, folders or globs")
     names = formats.chosen(FLAGS.formats)
     out = pathlib.Path(flags.given("out", "DIR")).expanduser().absolute()
-    folders = seg.find_all(FLAGS.model)
     axes.parse(FLAGS.select, "--select")
     if FLAGS.project not in ("", *axes.PROJECTIONS):
         raise config_lib.UserError(
             config_lib.unknown("projection", FLAGS.project, axes.PROJECTIONS)
         )
     found = inputs_lib.expand(inputs, out)
-    models = [bundle.load(folder) for folder in folders]
+    models = [bundle.load(folder) for folder in seg.find_all(FLAGS.model)]
     config = config_lib.replace(models[0].config, flags.overrides())
     scaled.known_zoom(config_lib.check(config))  # or it is refused
     settings = {
@@ -97,9 +96,9 @@ def main(inputs: list[str]) -> int:
         def predictor() -> "Predictor":
             from seg.predict import predictor
 
-            return predictor.kept(
-                folders,
-                models,
+            return predictor.Predictor(
+                models[0],
+                others=models[1:],
                 predict=config.predict,
                 engine=FLAGS.engine,
                 on_batch=signals.check,

@@ -15,7 +15,6 @@ import dataclasses
 import fcntl
 import hashlib
 import json
-import logging
 import os
 import pathlib
 import shutil
@@ -32,7 +31,6 @@ from seg.predict import tensors
 FORMAT = 1
 MODEL, WEIGHTS = "model.json", "weights.safetensors"
 GRAPH, PROGRAM = "model.onnx", "program.stablehlo"
-_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +147,7 @@ def save(
 ) -> pathlib.Path:
     """Writes the bundle as a folder, in place of an older bundle there.
 
+    What else lies there, a model card, stays.
     With `half`, arrays of two and more axes are stored as float16, which
     halves the file; those that float16 cannot hold, vectors and statistics
     stay float32. Raises UserError where the folder holds something else.
@@ -206,21 +205,6 @@ def _same(folder: str | os.PathLike, bundle: Bundle) -> Bundle:
     return found
 
 
-def keep(folder: str | os.PathLike, bundle: Bundle) -> None:
-    """Adds to the bundle in a folder the exports it has not, if it can."""
-    try:
-        listed = _read(pathlib.Path(folder))["files"]
-        new = {
-            name: content
-            for name, content in bundle.exports.items()
-            if name not in listed or not pathlib.Path(folder, name).exists()
-        }
-        if new and os.access(folder, os.W_OK):
-            add_files(folder, bundle, new)
-    except config_lib.UserError as error:  # it is needed again, that is all
-        _LOG.info("what was made for %s is not kept: %s", folder, error)
-
-
 @contextlib.contextmanager
 def _alone(folder: str | os.PathLike) -> Iterator[None]:
     """Waits for other processes that write a bundle beside this one.
@@ -265,6 +249,7 @@ def _write(
                 (fresh / name).write_bytes(content)
             (fresh / MODEL).write_text(description, encoding="utf-8")
             if folder.exists():  # one folder cannot replace another
+                _carry_over(folder, fresh)
                 os.replace(folder, scratch / "old")
             os.replace(fresh, folder)
         finally:
@@ -275,6 +260,17 @@ def _write(
             "there or choose another folder"
         ) from error
     return folder
+
+
+def _carry_over(folder: pathlib.Path, fresh: pathlib.Path) -> None:
+    """Copies what somebody has put beside a bundle, as a model card."""
+    for path in folder.iterdir():
+        if path.name in (MODEL, WEIGHTS, GRAPH, PROGRAM):
+            continue
+        if path.is_dir():
+            shutil.copytree(path, fresh / path.name, symlinks=True)
+        elif not (fresh / path.name).exists():
+            shutil.copy2(path, fresh / path.name, follow_symlinks=False)
 
 
 def _describe(bundle: Bundle, files: Mapping[str, bytes]) -> str:

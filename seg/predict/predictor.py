@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import math
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +24,7 @@ from seg.images import about, read, resize, slide
 from seg.predict import blobs, ensemble, physical, scaled, stitch
 from seg.predict import bundle as bundle_lib
 from seg.predict import engine as engines
+from seg.predict.engine import graph_cache
 from seg.predict.segmentation import Segmentation, Table
 
 Image = np.ndarray | str | os.PathLike[str] | bytes
@@ -376,32 +376,21 @@ class Predictor:
         )
 
 
-def kept(
-    folders: Sequence[pathlib.Path],
-    bundles: Sequence[bundle_lib.Bundle],
-    **settings: Any,
-) -> Predictor:
-    """The predictor of bundles, whose folders keep the graphs made for it.
-
-    settings: those of `Predictor`.
-    """
-    first, *others = bundles
-    use = Predictor(first, others=others, **settings)
-    for folder, used in zip(folders, use.bundles, strict=True):
-        bundle_lib.keep(folder, used)
-    return use
-
-
 def _with_graph(bundle: bundle_lib.Bundle) -> bundle_lib.Bundle:
-    if bundle_lib.GRAPH in bundle.exports and bundle.stride:
-        return bundle
+    """The bundle with its ONNX graph, if need be of ~/.cache/seg or made."""
+    exports = dict(bundle.exports)
+    if bundle_lib.GRAPH not in exports:
+        exports[bundle_lib.GRAPH] = graph_cache.get(
+            bundle_lib.digest(bundle), lambda: _made(bundle)
+        )
+    stride = bundle.stride or bundle_lib.model(bundle).stride
+    return dataclasses.replace(bundle, exports=exports, stride=stride)
+
+
+def _made(bundle: bundle_lib.Bundle) -> bytes:
     from seg.predict import export
 
-    return dataclasses.replace(
-        bundle,
-        exports={**bundle.exports, bundle_lib.GRAPH: export.onnx(bundle)},
-        stride=bundle_lib.model(bundle).stride,
-    )
+    return export.onnx(bundle)
 
 
 def _engine(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:

@@ -37,8 +37,7 @@ class Choice:
         on_batch: Callable[[], None] = lambda: None,
     ):
         self.name = name
-        self._folders = seg.find_all(source)
-        self._bundles = [bundle.load(folder) for folder in self._folders]
+        self._bundles = [bundle.load(path) for path in seg.find_all(source)]
         ensemble.check(self._bundles)
         config = config_lib.replace(self._bundles[0].config, changes or {})
         self.config = config_lib.check(config)
@@ -57,9 +56,10 @@ class Choice:
 
         with self._alone:
             if self._made is None:
-                self._made = predictor.kept(
-                    self._folders,
-                    self._bundles,
+                first, *others = self._bundles
+                self._made = predictor.Predictor(
+                    first,
+                    others=others,
                     predict=self.config.predict,
                     engine=self._engine,
                     on_batch=self._on_batch,

@@ -1,7 +1,6 @@
 """Claims about bundles: whole, checked, the same model back."""
 
 import dataclasses
-import errno
 import json
 import os
 import pathlib
@@ -231,31 +230,16 @@ def test_how_a_bundle_predicts_can_be_settled_later(tiny, tmp_path):
 
 
 def test_what_was_made_of_an_older_model_is_not_added(
-    tiny, make_bundle, tmp_path, caplog
+    tiny, make_bundle, tmp_path
 ):
-    caplog.set_level("INFO", logger=bundle.__name__)
     folder = bundle.save(make_bundle(seed=1), tmp_path / "model")
     older = dataclasses.replace(tiny, exports={bundle.GRAPH: b"abc"})
-    bundle.keep(folder, older)
-    assert "another model" in caplog.text
     with pytest.raises(config.UserError, match="run it again"):
         bundle.add_files(folder, older, older.exports)
     assert not bundle.load(folder).exports
 
 
-def test_a_graph_that_cannot_be_kept_stops_nobody(tiny, tmp_path, monkeypatch):
-    folder = bundle.save(tiny, tmp_path / "model")
-
-    def busy(*_):
-        raise OSError(errno.EBUSY, "Device or resource busy")
-
-    monkeypatch.setattr(bundle.os, "replace", busy)  # as a mounted folder does
-    bundle.keep(folder, dataclasses.replace(tiny, exports={"a": b"b"}))
-    assert os.listdir(tmp_path) == ["model"]
-    assert not bundle.load(folder).exports
-
-
-def test_processes_that_keep_at_once_lose_nothing(tiny, tmp_path):
+def test_processes_that_add_at_once_lose_nothing(tiny, tmp_path):
     folder = bundle.save(tiny, tmp_path / "model")
     names = [f"{i}.onnx" for i in range(8)]
     threads = [
@@ -299,7 +283,19 @@ def test_the_digest_tells_models_apart(tiny, make_bundle):
     assert bundle.digest(moved) == bundle.digest(tiny)
 
 
-def test_an_export_that_is_gone_is_made_again(tmp_path, tiny):
+def test_what_lies_beside_a_bundle_stays(tiny, make_bundle, tmp_path):
+    folder = bundle.save(tiny, tmp_path / "m")
+    (folder / "README.md").write_text("a card")
+    (folder / "pictures").mkdir()
+    (folder / "pictures" / "a.png").write_bytes(b"png")
+    bundle.add_files(folder, tiny, {bundle.GRAPH: b"graph"})
+    bundle.save(make_bundle(seed=1), folder)
+    assert (folder / "README.md").read_text() == "a card"
+    assert (folder / "pictures" / "a.png").read_bytes() == b"png"
+    assert not (folder / bundle.GRAPH).exists()  # of the older model
+
+
+def test_an_export_that_is_gone_can_be_added_again(tmp_path, tiny):
     made = dataclasses.replace(
         tiny, exports={bundle.GRAPH: b"graph", bundle.PROGRAM: b"program"}
     )
@@ -307,7 +303,7 @@ def test_an_export_that_is_gone_is_made_again(tmp_path, tiny):
     bundle.add_files(folder, tiny, made.exports)
     (folder / bundle.GRAPH).unlink()
     assert dict(bundle.load(folder).exports) == {bundle.PROGRAM: b"program"}
-    bundle.keep(folder, made)
+    bundle.add_files(folder, tiny, {bundle.GRAPH: b"graph"})
     assert bundle.load(folder).exports == made.exports
     (folder / bundle.WEIGHTS).unlink()
     with pytest.raises(config.UserError, match="missing"):

@@ -1,0 +1,53 @@
+"""Graphs that were made of models, kept between processes.
+
+Making one takes seconds and JAX. They lie in ~/.cache/seg/graphs, so a model's
+folder is only read: it may belong to somebody else, or to the package.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+
+from seg import compiler
+
+_VERSION = 1  # of how graphs are made; others are made again
+_N_KEPT = 32
+_HASH = 32  # bytes of sha256 before the content
+
+
+def get(model: str, make: Callable[[], bytes]) -> bytes:
+    """The graph of a model, by its digest; made where there is none yet.
+
+    Nothing is kept where the folder cannot be written.
+    """
+    folder = compiler.cache_folder("graphs")
+    if folder is None:
+        return make()
+    path = folder / f"{model}-{_VERSION}.onnx"
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
+        if hashlib.sha256(content[_HASH:]).digest() == content[:_HASH]:
+            path.touch()
+            return content[_HASH:]
+    content = make()
+    with contextlib.suppress(OSError):
+        _write(path, hashlib.sha256(content).digest() + content)
+    return content
+
+
+def _write(path: pathlib.Path, content: bytes) -> None:
+    """Writes the file whole, and removes those that nobody used for long."""
+    handle, name = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    others = sorted(path.parent.iterdir(), key=lambda at: at.stat().st_mtime)
+    for old in others[:-_N_KEPT]:
+        old.unlink()
