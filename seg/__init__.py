@@ -55,6 +55,22 @@ def load(
     config.UserError
         where there is no such model, it is damaged, or a setting is wrong,
         and where models of several do not fit together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import seg
+    >>> from seg import config
+    >>> from seg.data import synthetic
+    >>> drawn = config.Synthetic(height=128, width=128, n_objects=8)
+    >>> image = synthetic.draw(drawn, 0)["image"]
+
+    >>> model = seg.load("nuclei", min_area=[20])
+    >>> result = model(image)
+    >>> result.labels.shape, result.labels.dtype, model.classes
+    ((128, 128), dtype('int32'), ('background', 'nucleus'))
+    >>> len(result.table) == len(np.unique(result.labels)) - 1
+    True
     """
     from seg import config
     from seg.predict import bundle, predictor

@@ -37,6 +37,13 @@ def starts(
     Returns
     -------
     int64 [n], increasing.
+
+    Examples
+    --------
+    >>> starts(1000, 256, 0.25)
+    array([  0, 186, 372, 558, 744])
+    >>> starts(360, 256, 0.0, spacing="ceil")
+    array([  0, 104])
     """
     if length <= window:
         return np.zeros(1, np.int64)

@@ -83,6 +83,14 @@ def match(
 
     Raises ValueError for different shapes, labels that are not whole numbers
     from 0 up, or a threshold that is not positive.
+
+    >>> true = np.repeat([[1, 1, 0, 2, 2, 2]], 4, axis=0)
+    >>> found = np.repeat([[7, 7, 0, 9, 0, 0]], 4, axis=0)
+    >>> one = match(true, found, thresholds=(0.3, 0.5))
+    >>> one.n_true, one.n_found, one.tp  # 9 is a third of 2
+    (2, 2, array([2, 1]))
+    >>> one.f1
+    array([1. , 0.5])
     """
     if not all(0 < threshold <= 1 for threshold in thresholds):
         raise ValueError(f"thresholds {thresholds} do not all lie in (0, 1]")
@@ -102,7 +110,11 @@ def match(
 def pairs(
     true_labels: np.ndarray, labels: np.ndarray, threshold: float = 0.5
 ) -> np.ndarray:
-    """Ids (true, found) of the matched objects: int64 [TP, 2], by true id."""
+    """Ids (true, found) of the matched objects: int64 [TP, 2], by true id.
+
+    >>> pairs(np.array([[1, 1, 0, 2]]), np.array([[7, 7, 0, 0]]))
+    array([[1, 7]])
+    """
     overlaps = _Overlaps.of(true_labels, labels)
     matched = np.sort(overlaps.matched(threshold))
     return np.stack(

@@ -61,7 +61,11 @@ def scores(
 
 
 def foreground(classes: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
-    """(Dice, IoU) of everything that is not background, in one image."""
+    """(Dice, IoU) of everything that is not background, in one image.
+
+    >>> foreground(np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1]))
+    (0.8, 0.6666666666666666)
+    """
     known = truth != NOT_ANNOTATED
     found, true = (classes > 0) & known, (truth > 0) & known
     n_both = np.count_nonzero(found & true)

@@ -20,6 +20,12 @@ def components(mask: np.ndarray, connectivity: int = 2) -> np.ndarray:
     """Connected components: int32 [H, W].
 
     connectivity 2 joins pixels at corners too, 1 at edges only.
+
+    >>> components(np.array([[1, 0, 1], [0, 1, 0]]), connectivity=1)
+    array([[1, 0, 2],
+           [0, 3, 0]], dtype=int32)
+    >>> int(components(np.array([[1, 0, 1], [0, 1, 0]])).max())
+    1
     """
     # scipy numbers in raster order of C-contiguous arrays only
     mask = np.ascontiguousarray(mask, bool)
