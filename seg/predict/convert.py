@@ -6,8 +6,9 @@ probabilities, and so goes into every format that needs none.
 
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -65,6 +66,18 @@ def _is_readable(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES or slide_zarr.is_zarr(path)
 
 
+# as seg predict calls the results of a plane: stem_t000_z003
+_PLANE = re.compile(r"(?P<stem>.+?)(?P<label>(_[a-z]\d{3,})+)")
+
+
+class Image(NamedTuple):
+    """An image: a file, or by `select` (see `images.axes`) a plane of one."""
+
+    path: Path
+    stem: str
+    select: str = ""
+
+
 class Images:
     """The images in a folder, by name; of no folder, none."""
 
@@ -83,19 +96,25 @@ class Images:
             if file.suffix.lower() in read.SUFFIXES:
                 self._by_name[file.name] = file
 
-    def find(self, name: str) -> Path | None:
-        """The image of this file name, or stem."""
-        for text in (name, annotations.stem_of(name)):
-            if text in self._by_name:
-                return self._by_name[text]
+    def find(self, name: str) -> Image | None:
+        """The image of this file name, or stem, perhaps with a plane's."""
+        stem = annotations.stem_of(name)
+        for text in (name, stem):
+            if path := self._by_name.get(text):
+                return Image(path, annotations.stem_of(path.name))
+        plane = _PLANE.fullmatch(stem)
+        if plane and (path := self._by_name.get(plane["stem"])):
+            parts = plane["label"].strip("_").split("_")
+            select = ",".join(f"{p[0].upper()}={int(p[1:])}" for p in parts)
+            return Image(path, stem, select)
         return None
 
     def size(self, name: str, said: tuple[int, int]) -> tuple[int, int]:
         """(H, W) of an image. Raises UserError where nobody knows, or both
         say another.
         """
-        path = self.find(name)
-        if path is None:
+        image = self.find(name)
+        if image is None:
             if min(said) > 0:
                 return said
             where = (
@@ -106,10 +125,10 @@ class Images:
             raise config_lib.UserError(
                 f"the image {name!r} is needed, for its size; {where}"
             )
-        shape = read.read_header(path).shape
+        shape = read.read_header(image.path, select=image.select).shape
         if min(said) > 0 and tuple(said) != shape:
             raise config_lib.UserError(
-                f"drawn on an image of {said[0]}x{said[1]} px, {path} has "
+                f"drawn on {said[0]}x{said[1]} px, {image.path} has "
                 f"{shape[0]}x{shape[1]}; nothing is resized here"
             )
         return shape
@@ -119,18 +138,18 @@ class Images:
 
         Raises UserError where the image is not in it, or of another size.
         """
-        path = self.find(name)
-        if path is None and self._folder:
+        image = self.find(name)
+        if image is None and self._folder:
             raise config_lib.UserError(
                 f"--images={self._folder}: no image {name!r}; name images and "
                 "labels alike, or leave it out"
             )
-        if path is None:
+        if image is None:
             return None
-        pixels = read.read_image(path)
+        pixels = read.read_image(image.path, select=image.select)
         if pixels.shape[:2] != tuple(shape):
             raise config_lib.UserError(
-                f"labels of {shape[0]}x{shape[1]} px, {path} has "
+                f"labels of {shape[0]}x{shape[1]} px, {image.path} has "
                 f"{pixels.shape[0]}x{pixels.shape[1]}; nothing is resized here"
             )
         return pixels
@@ -231,7 +250,7 @@ class _Job:
     def write(self, path: Path, one: annotations.Labelled) -> None:
         """The files of an image."""
         image = self._images.find(one.image)
-        stem = annotations.stem_of(image.name if image else one.image)
+        stem = image.stem if image else annotations.stem_of(one.image)
         if stem in self._tables:
             raise config_lib.UserError(
                 f"{path}: the second file of image {stem!r}; convert it into "
@@ -241,9 +260,10 @@ class _Job:
         annotations.check_classes([*self._kinds, *one.names], str(path))
         for name in one.names:
             self._kinds.setdefault(name, len(self._kinds) + 1)
-        source = os.path.relpath(image, self._out) if image else one.image
+        file = image.path if image else None
+        source = os.path.relpath(file, self._out) if file else one.image
         found = segmented(one, pixels, stem, source, self._kinds)
-        found = found.measured(_pixel_size(image, path))
+        found = found.measured(_pixel_size(file, path))
         parts = {}
         for form in self._forms:
             if form.uses_image and pixels is None:

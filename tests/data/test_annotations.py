@@ -362,6 +362,29 @@ def test_measures_come_in_micrometres_where_the_image_says_so(tmp_path):
         assert row["area_um2"] == pytest.approx(row["area_px"] / 4)
 
 
+def test_labels_of_planes_find_their_stack(tmp_path):
+    labels = blobs()
+    written("labels", tmp_path, segmented(labels))
+    (tmp_path / "a_labels.tif").rename(tmp_path / "a_t001_z002_labels.tif")
+    folder = tmp_path / "images"
+    folder.mkdir()
+    stack = np.arange(6, dtype=np.uint8).reshape(2, 3, 1, 1)
+    tifffile.imwrite(
+        folder / "a.tif",
+        np.broadcast_to(stack, (2, 3, *labels.shape)),
+        imagej=True,
+        metadata={"axes": "TZYX"},
+    )
+    outcome = convert.run(
+        [tmp_path / "a_t001_z002_labels.tif"], tmp_path / "out", ["csv"],
+        convert.Images(str(folder)),
+    )  # fmt: skip
+    assert not outcome.failures
+    for row in formats.read_table(tmp_path / "out/objects.csv"):
+        assert row["image"] == "a_t001_z002"
+        assert row["mean_intensity"] == 5
+
+
 def test_of_a_folder_of_results_what_holds_no_objects_is_left(tmp_path):
     for name in ("a_rois.zip", "objects.csv", "a_overlay.png", "images.csv",
                  "failures.csv", "a_classes.png", "b.geojson"):  # fmt: skip
