@@ -67,7 +67,7 @@ def define(
 def _shown(value: Any) -> str:
     """A knob's value as it is written on a command line."""
     if isinstance(value, tuple | list):
-        return ",".join(map(str, value))
+        return ",".join(map(str, value)) or "empty"
     if value is None or isinstance(value, bool):
         return str(value).lower()
     return str(value) or "empty"

@@ -4,6 +4,9 @@ Turns objects, of seg or of other programs, from one format into others. INPUT
 is a file or a folder: label images (PNG, TIFF, .npy, OME-Zarr), GeoJSON
 (QuPath), ROIs (Fiji), COCO, LabelMe, Kaggle's run lengths. GeoJSON, ROIs and
 run lengths do not say how large their image is: give --images.
+
+    seg convert results --formats=geojson,roi --out=for_qupath_and_fiji
+    seg convert annotations.json --images=photos --out=my_cells/masks
 """
 
 import pathlib

@@ -37,7 +37,11 @@ def define() -> None:
         "labels", None, "folder of label images, in place of a model"
     )
     absl_flags.DEFINE_string("out", None, "folder for the report")
-    flags.define(("data", "predict", "classes"), experiment=False)
+    flags.define(
+        ("data", "predict", "classes"),
+        experiment=False,
+        default="as the model or the files have it",
+    )
 
 
 def main(inputs: list[str]) -> int:

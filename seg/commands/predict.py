@@ -4,6 +4,10 @@ Segments images. INPUT is a file, a folder or a glob. For each image:
 <stem>_labels.tif, <stem>_overlay.png and what else --formats names; for
 all: objects.csv. The same command, run again, skips what is finished.
 Of a stack, every plane in Z and T is an image, <stem>_t000_z003_labels.tif.
+
+    seg predict my_images --out=results
+    seg predict stack.tif --project=max --out=results --formats=labels,roi
+    seg predict *.png --model=runs/my_cells --out=results --predict.tta=8
 """
 
 import dataclasses

@@ -3,6 +3,9 @@
 Segments images in the browser: open the address that it prints, drop images
 on the page. Images stay on this machine; nothing is fetched from the network.
 Several models are a choice on the page. Ctrl-C ends it.
+
+    seg serve
+    seg serve --model=nuclei --model=runs/my_cells --port=8080
 """
 
 import importlib.util

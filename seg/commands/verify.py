@@ -2,6 +2,8 @@
 
 Lists all defects of a folder (or zip) of labelled images at once. Which
 layout it has is found out, unless --data.layout or --experiment says so.
+
+    seg verify my_cells
 """
 
 import sys
