@@ -7,6 +7,7 @@ python -m launch.sweep --experiment=$X:cells --evaluate
 Beads and cells of low contrast, as microscale_lovasz draws them; crowded cells
 in states of collapse, as thesis_blobs does, at a fifth of their size. The
 networks are three of the best of sweep_architectures, and its smallest.
+Two CPU cores, an hour: mean IoU of the beads from .829 to .951 (unet).
 """
 
 from seg import config

@@ -2,7 +2,10 @@
 
 X=experiments/sweep_stitching.py
 python -m launch.prepare --experiment=$X --data.path=dsb2018_stardist.zip
-python -m launch.sweep --experiment=$X --evaluate
+python -m launch.sweep --experiment=$X --evaluate --jobs=2
+
+Two CPU cores, 47 min: Dice of the test from .9215 to .9247, AP@0.5 from .542 to
+.570 (8 views, a quarter of overlap, blended).
 """
 
 from seg import config

@@ -7,6 +7,8 @@ which the thesis leaves out, are smaller and have a class of their own.
 python -m launch.prepare --experiment=experiments/thesis_blobs.py
 python -m launch.train --experiment=experiments/thesis_blobs.py
 python -m launch.evaluate --experiment=experiments/thesis_blobs.py
+
+7 minutes on two CPU cores: Dice .925, count error .100 on two drawn images.
 """
 
 from seg import config

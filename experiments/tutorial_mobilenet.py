@@ -10,7 +10,9 @@ with a frozen encoder and whole images squeezed to 128x128, not augmented:
 `--experiment=$X:as_published --model.encoder=WEIGHTS.h5` (without the file add
 `--optim.rates=`). The source gave the encoder intensities from 0 to 1; seg's
 gets them from -1 to 1, as its weights expect. It published a pixel accuracy
-of .96, on 20 % of the images.
+of .96, on 20 % of the images; here it has .961, with an IoU of .754. Mended,
+with `--optim.rates= --train.epochs=8`: .968 and .792, in 15 minutes on two busy
+CPU cores.
 """
 
 from seg import config
