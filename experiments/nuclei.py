@@ -8,8 +8,8 @@ python -m launch.evaluate --workdir=runs/nuclei --split=val --tune
 All of the Data Science Bowl but for the 50 test images of StarDist's subset and
 what shares a field with them. Sizes from half to twice, inverted and in other
 colours too, so that one model sees them all.
-On two CPU cores `--train.epochs=28`, with which `seg/zoo/nuclei` was made, takes
-33 minutes: its card has the scores.
+`--train.epochs=28`, with which `seg/zoo/nuclei` was made, takes two CPU cores
+33 minutes; its card has the scores.
 """
 
 from seg import config
