@@ -148,15 +148,16 @@ class Sweep:
         """Yields (a job to do now and held, or None; whether to ask again)."""
         with contextlib.ExitStack() as held:
             with self.lock():
-                job, wait = self._claim(held)
-                if not job and not wait and self._grow():
-                    job, wait = self._claim(held)
-            yield job, wait
+                job, n_busy, blocked = self._claim(held)
+                if not job and self._grow(n_busy):
+                    job, n_busy, blocked = self._claim(held)
+            yield job, bool(n_busy and blocked)
 
     def _claim(
         self, held: contextlib.ExitStack
-    ) -> tuple[work.Job | None, bool]:
-        busy = blocked = False
+    ) -> tuple[work.Job | None, int, bool]:
+        """(A job, how many are done by others, whether one waits for those)."""
+        n_busy, blocked = 0, False
         for job in self.jobs():
             if job.is_done() or not self._may_run(job):
                 continue
@@ -168,15 +169,15 @@ class Sweep:
                 lock = held.enter_context(contextlib.ExitStack())
                 lock.enter_context(locks.held(job.lock, wait=False))
             except locks.BusyError:
-                busy = True
+                n_busy += 1
                 continue
             # whoever held it may have ended it since the look above
             if job.is_done() or not self._may_run(job):
                 lock.close()
                 continue
             same.check_config(job)  # of a process with another SWEEP
-            return job, False
-        return None, busy and blocked
+            return job, n_busy, False
+        return None, n_busy, blocked
 
     def _may_run(self, job: work.Job) -> bool:
         """A failed job is tried once more, and only after the sweep ended."""
@@ -186,8 +187,12 @@ class Sweep:
             and state.failures == self._failures.get(job.name, 0)
         )
 
-    def _grow(self) -> bool:
-        """Adds the next trial of a search, if there is one."""
+    def _grow(self, n_busy: int) -> bool:
+        """Adds the next trial of a search, if there is one.
+
+        Not one more than can be done at once: of trials that share a
+        training, all would be there before one of them has a score.
+        """
         plan, trials = self.plan, self.trials()
         if not plan.search or len(trials) >= plan.search.n_trials:
             return False
@@ -197,6 +202,8 @@ class Sweep:
             for found in [results.result(trial, self.job(trial))]
         ]
         lower = plan.base.train.lower_is_better
+        if sum(not ended for _, _, ended in known) > n_busy:
+            return False
         changes = search.propose(plan.search, known, lower)
         if changes is None:
             return False

@@ -157,7 +157,7 @@ def run(job: Job, children: Children, env: dict[str, str]) -> str:
             job.write(state)
             return "failed"
         state.minutes[stage] = (time.monotonic() - began) / 60
-        state.why = ""
+        state.failures, state.why = 0, ""
         job.write(state)
     return "done"
 

@@ -237,6 +237,28 @@ def test_a_search_grows_by_what_is_known_and_may_be_prolonged(tmp_path):
     assert sweep_cases.claims(again, 1)[0].startswith("trainings/")
 
 
+def test_a_search_grows_while_another_process_trains(tmp_path):
+    sweep = sweep_cases.opened(tmp_path, sweep_cases.SPACE)
+    with sweep.next() as (first, _), sweep.next() as (second, _):
+        names = [first.name, second.name]
+        assert all(name.startswith("trainings/") for name in names)
+        assert len({*names}) == 2 and len(sweep.trials()) == 2
+
+
+def test_a_search_has_no_more_trials_than_can_be_done_at_once(tmp_path):
+    swept = {"search": "tpe", "trials": 9,
+             "predict.threshold": ("uniform", 0.2, 0.8)}  # fmt: skip
+    sweep = sweep_cases.opened(tmp_path, swept)
+    with sweep.next() as (training, _), sweep.next() as (job, wait):
+        assert training.name.startswith("training") and not job and wait
+        assert sweep_cases.claims(sweep, 1) == [None]
+        assert len(sweep.trials()) == 2  # one for each that asks
+        sweep_cases.finish(training, 0.5)
+        with sweep.next() as (one, _), sweep.next() as (two, _):
+            assert one.training.name == two.training.name == training.name
+            assert one.name != two.name
+
+
 # ------------------------------------------------------------ its processes
 
 
