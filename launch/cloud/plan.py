@@ -20,9 +20,11 @@ from seg import flags as seg_flags
 ROOT = targets.FOLDER.parent.parent
 DATA, CHECKPOINTS = "/data", "/checkpoints"
 _BUCKET = re.compile(r"(gs|s3|r2|cos|oci)://[a-z0-9][\w.-]+[a-z0-9]")
+_OURS = ("data.exclude", "data.hard", "train.start")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,60}")
-# Knobs that name a file, which must lie in the bucket of data.
-_FILES = ("data.path", "model.encoder")
+# Knobs that name a file or folder, which must lie in the bucket of data; the
+# last ones may lie in the checkout, which the hosts get, too.
+_FILES = ("data.path", "model.encoder", *_OURS)
 
 Task = dict[str, Any]
 
@@ -78,7 +80,8 @@ def make(name: str, order: Order) -> Task:
     mounts = dict(task["file_mounts"])
     knobs = _placed(order)
     buckets = {"CHECKPOINT_BUCKET": _bucket(order, "checkpoint_bucket")}
-    if order.tiles or any(path in knobs for path in _FILES):
+    placed = (knobs.get(path, "") for path in _FILES)
+    if order.tiles or any(value.startswith(f"{DATA}/") for value in placed):
         buckets["DATA_BUCKET"] = _bucket(order, "data_bucket")
     else:
         del mounts[DATA]
@@ -188,9 +191,11 @@ def _placed(order: Order) -> dict[str, str]:
     drawn = order.config.data.layout == "synthetic" or order.tiles
     for path in _FILES:
         knobs.pop(path, None)
-        if path == "data.path" and drawn:
+        if path in ("data.path", "data.exclude") and drawn:
             continue
-        if flat[path]:
+        if path in _OURS and _is_uploaded(flat[path]):
+            knobs[path] = flat[path]
+        elif flat[path]:
             knobs[path] = f"{DATA}/{_inside(path, flat[path])}"
         elif path == "data.path":
             raise config_lib.ConfigError(
@@ -198,6 +203,24 @@ def _placed(order: Order) -> dict[str, str]:
                 "--data.path=PLACE/IN/BUCKET and --data_bucket=gs://NAME"
             )
     return knobs
+
+
+def _is_uploaded(path: str) -> bool:
+    """Whether a path is one of the checkout, and called as on the hosts."""
+    place = ROOT / path
+    return (
+        bool(path)
+        and not pathlib.PurePath(path).is_absolute()
+        and place.resolve().is_relative_to(ROOT)
+        and place.exists()
+        and not _is_ignored(path)
+    )
+
+
+def _is_ignored(path: str) -> bool:
+    """Whether git ignores a path of the checkout: it is not uploaded then."""
+    asked = ["git", "-C", str(ROOT), "check-ignore", "-q", path]
+    return subprocess.run(asked, stderr=subprocess.DEVNULL).returncode == 0
 
 
 def _inside(name: str, path: str) -> str:
@@ -246,8 +269,7 @@ def _experiment(text: str) -> str:
             "hosts get; copy it to experiments/"
         )
     inside = path.relative_to(ROOT)
-    ignored = ["git", "-C", str(ROOT), "check-ignore", "-q", str(inside)]
-    if subprocess.run(ignored, stderr=subprocess.DEVNULL).returncode == 0:
+    if _is_ignored(str(inside)):
         raise config_lib.ConfigError(
             f"--experiment={text} is ignored by git, and so not uploaded; "
             "copy it to experiments/"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains on a cluster with SLURM, one task for each GPU, as JAX wants it:
 #
+#   .venv/bin/python -m launch.prepare --experiment=experiments/demo.py  # once
 #   sbatch --nodes=2 --gpus-per-node=4 --ntasks-per-node=4 \
 #     launch/cloud/slurm.sh launch.train --experiment=experiments/demo.py \
 #     --train.batch_size=64 --workdir=/scratch/me/runs/demo

@@ -116,7 +116,10 @@ def train(
                     on_best=keep,
                     settle=_settler(config, data, devices, per_epoch, tiles),
                     cycle_ends=optim.cycle_ends(config.optim, n_steps),
-                    on_cycle=lambda state, k: keep(state, {}, f"snapshots/{k}"),
+                    # of averages, the next ones would have parts of this
+                    on_cycle=lambda state, k: keep(
+                        state, {}, f"snapshots/{k}", step.own_weights
+                    ),
                     tracker=tracker,
                     signals=signals,
                 )
@@ -224,13 +227,16 @@ def _keeper(
     """Writes the weights that predict as a bundle, in a folder there."""
 
     def keep(
-        state: step.State, metrics: Mapping[str, float], folder: str = "bundle"
+        state: step.State,
+        metrics: Mapping[str, float],
+        folder: str = "bundle",
+        of: Callable[[step.State], Any] = step.weights,
     ) -> None:
         if jax.process_index() == 0:
             at = int(state["step"])
             meta = about | {"step": at, "metrics": {**metrics, **costs}}
             made = bundle.from_model(
-                workdirs.public(config), step.weights(state), meta
+                workdirs.public(config), of(state), meta
             )
             bundle.save(made, workdir / folder)
 

@@ -241,8 +241,12 @@ def _forward(
 def weights(state: State) -> nnx.State:
     """What prediction uses of a state: the averaged weights if there are."""
     averaged = averages.has_begun(state["swa"])
-    source = state["ema"] or (state["swa"] if averaged else state)
-    return nnx.merge_state(source["params"], source["stats"])
+    return own_weights(state["ema"] or (state["swa"] if averaged else state))
+
+
+def own_weights(state: State) -> nnx.State:
+    """The weights of a step itself, whatever averages there are."""
+    return nnx.merge_state(state["params"], state["stats"])
 
 
 def started(state: State, network: nnx.Module) -> State:

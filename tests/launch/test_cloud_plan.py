@@ -143,6 +143,33 @@ def test_files_are_where_the_bucket_is_mounted():
     assert "/data" not in plan.make("gpu-1", cloud_cases.order())["file_mounts"]
 
 
+@pytest.mark.parametrize(
+    "path, placed",
+    [
+        ("seg/zoo/nuclei", "seg/zoo/nuclei"),  # of the checkout
+        ("runs/mine/bundle", "/data/runs/mine/bundle"),
+        ("/data/models/mine", "/data/models/mine"),
+    ],
+)
+def test_a_model_to_start_from_is_of_the_checkout_or_the_bucket(path, placed):
+    order = cloud_cases.order(
+        config={"train.start": path},
+        knobs={"train.start": path},
+        data_bucket="gs://images",
+    )
+    task = plan.make("gpu-1", order)
+    assert f"--train.start={placed}" in shlex.split(task["envs"]["ARGS"])
+    assert ("/data" in task["file_mounts"]) == placed.startswith("/data")
+
+
+@pytest.mark.parametrize("knob", ["train.start", "data.hard", "data.exclude"])
+def test_a_file_of_this_machine_alone_is_refused(knob, tmp_path):
+    config_ = {knob: str(tmp_path), "data.layout": "stardist"}
+    config_ |= {"data.path": "a.zip"}
+    with pytest.raises(config.ConfigError, match=f"{knob}=.*on this machine"):
+        plan.make("gpu-1", cloud_cases.order(config=config_))
+
+
 def test_a_password_is_passed_by_name():
     found = plan.secrets({"MLFLOW_TRACKING_PASSWORD": "x", "HOME": "y"})
     words = skypilot.command(pathlib.Path("a.yaml"), found)
