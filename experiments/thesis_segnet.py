@@ -6,7 +6,9 @@ python -m launch.evaluate --experiment=experiments/thesis_segnet.py
 
 As the thesis did it: `--experiment=experiments/thesis_segnet.py:as_published`
 (columns of each tile scaled to L2 norm 1, Adam at a constant rate, tiles that
-neither overlap nor blend).
+neither overlap nor blend). Not repeated: its images, of 4096x4096 px, which are
+not public (here drawn, of 2048x2048); that it validated on its test images;
+collapsed cells have objects too here, which the thesis left out.
 """
 
 from seg import config
