@@ -8,9 +8,9 @@ python -m launch.evaluate --experiment=$X
 As its source did it: `--experiment=$X:as_published` (augmentation was off by
 mistake; tiles of 256 by its own rule, at prediction the later one overwrites).
 It kept the last weights, seg keeps the best; its clusters were those of raw
-intensities, seg's of their shares of the range, and groups stay together. It published a Dice of .602; here,
-with `--data.tile=128 --train.steps=80`, it is .883, after 9 minutes on two busy
-CPU cores.
+intensities, seg's of their shares of the range, and groups stay together. It
+published a Dice of .602; here, with `--data.tile=128 --train.steps=80`, it is
+.883, after 9 minutes on two busy CPU cores.
 """
 
 from seg import config
