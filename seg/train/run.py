@@ -235,9 +235,7 @@ def _keeper(
         if jax.process_index() == 0:
             at = int(state["step"])
             meta = about | {"step": at, "metrics": {**metrics, **costs}}
-            made = bundle.from_model(
-                workdirs.public(config), of(state), meta
-            )
+            made = bundle.from_model(workdirs.public(config), of(state), meta)
             bundle.save(made, workdir / folder)
 
     return keep
