@@ -19,6 +19,7 @@ The rooms follow an image; imports go down this list's floors, never up:
               serve       prediction in the browser, and behind MLflow
     floor 5   train       batches -> a trained model
     floor 6   commands    those of `seg`; flags; launch/ beside the package
+              napari      its plugin
 
 Importing `seg` imports nothing else: what a call needs is loaded by the call.
 """

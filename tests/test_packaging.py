@@ -19,8 +19,9 @@ from packaging import utils as names
 import seg
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# "formats" brings a library under the GPL, which nobody should get unasked.
-NOT_IN_ALL = {"all", "cuda", "tpu", "bench", "formats"}
+# "formats" brings a library under the GPL, "napari" brings Qt: nobody should
+# get them unasked.
+NOT_IN_ALL = {"all", "cuda", "tpu", "bench", "formats", "napari"}
 SCRIPTS = ("launch/venv.sh", "launch/demo.sh", "launch/test.sh", ".ci/run")
 # Modules whose distribution has another name, and what brings them in.
 DISTRIBUTION = {
@@ -110,6 +111,8 @@ def test_what_is_installed_is_what_setup_cfg_says(setup):
     (command,) = found.entry_points.select(group="console_scripts")
     assert (command.name, command.value) == ("seg", "seg.__main__:main")
     assert callable(command.load())
+    (manifest,) = found.entry_points.select(group="napari.manifest")
+    assert (manifest.name, manifest.value) == ("seg", "seg:napari.yaml")
 
 
 def test_a_wheel_holds_every_module_and_data_file_of_seg(tmp_path):

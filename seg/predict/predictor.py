@@ -94,6 +94,7 @@ class Predictor:
         *,
         name: str = "",
         stats: np.ndarray | None = None,
+        pixel_size: tuple[float, float] | None = None,
         probabilities: bool = False,
     ) -> Segmentation:
         """Segments an image of any size.
@@ -104,6 +105,7 @@ class Predictor:
             other than uint8 and uint16 are taken as float32.
         name : what the table's column `image` says; by default the path.
         stats : of `normalize.measure`, where they are known already.
+        pixel_size : (row, column), micrometres; by default what the file says.
         probabilities : keep the map.
 
         Raises
@@ -111,10 +113,10 @@ class Predictor:
         UserError
             for an image that cannot be used, naming the remedy.
         """
-        size = None
+        size = pixel_size
         if isinstance(image, str | os.PathLike):
             name = name or os.fspath(image)
-        if isinstance(image, str | os.PathLike | bytes):
+        if size is None and isinstance(image, str | os.PathLike | bytes):
             size = about.read_about(image).pixel_size
         size = self.pixel_size(size)
         pixels = as_pixels(image)

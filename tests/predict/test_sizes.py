@@ -162,6 +162,8 @@ def test_the_size_that_the_file_says_is_the_one(model, tmp_path):
     assert found.pixel_size == (1.0, 1.0)
     for row in found.table:
         assert row["area_um2"] == row["area_px"]
+    array = use(known)(image, pixel_size=(1.0, 1.0), probabilities=True)
+    np.testing.assert_array_equal(array.probabilities, found.probabilities)
     # what the user says outranks it
     other = use(known, pixel_size=0.25)(tmp_path / "a.tif")
     assert other.pixel_size == (0.25, 0.25)
