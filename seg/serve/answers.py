@@ -49,6 +49,10 @@ class Model(pydantic.BaseModel):
         description="Whether the threshold matters: with one class."
     )
     separations: list[Separate]
+    pixel_size: float = Field(
+        description="Of the training, micrometres; 0 = not known. Where it is, "
+        "the network sees an image of known size at that."
+    )
     settings: Knobs = Field(description="Those of the model.")
 
 
@@ -107,6 +111,12 @@ class Found(pydantic.BaseModel):
     )
     view_height: int
     view_width: int
+    pixel_size: tuple[float, float] | None = Field(
+        description="(row, column), micrometres; null = not known."
+    )
+    pixel_size_given: bool = Field(
+        description="It is the request's, as the file has none."
+    )
     settings: Knobs
     count: int
     median_area_px: float | None
@@ -135,6 +145,7 @@ def model(choice: choices.Choice) -> Model:
         classes=list(config.classes),
         channels=config.model.in_channels,
         has_threshold=config.model.n_classes == 1,
+        pixel_size=config.data.pixel_size,
         separations=["components", "watershed"] + ["learned"] * learned,
         settings=settings,
     )
@@ -182,6 +193,10 @@ def found(
         step=views.step(shape),
         view_height=view[0],
         view_width=view[1],
+        pixel_size=segmentation.pixel_size,
+        pixel_size_given=bool(
+            segmentation.pixel_size and not stored.pixel_size
+        ),
         settings=knobs(predict),
         count=len(rows),
         median_area_px=_median(areas),

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import sys
 import threading
 import typing
@@ -10,19 +11,24 @@ from concurrent import futures
 from typing import Any
 
 from seg import config as config_lib
+from seg.predict import physical
 from seg.serve import store
 
 if typing.TYPE_CHECKING:
     from seg.predict import predictor
 
 _N_RECENT = 3  # segmentations kept: the page asks for each in several parts
+_KNOBS = ("threshold", "min_area", "separate", "fill_holes", "drop_border")
+_MOST = 2**53  # px; an area that no object has
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """What can be changed after the network; None = as the model has it.
 
-    The fields are those of `config.Predict`.
+    The first fields are those of `config.Predict`.
+    min_area_um2: instead of min_area, for images whose pixel size is known.
+    pixel_size: micrometres, of images that do not know their own.
     """
 
     threshold: float | None = None
@@ -30,16 +36,36 @@ class Settings:
     separate: str | None = None
     fill_holes: bool | None = None
     drop_border: bool | None = None
+    min_area_um2: tuple[float, ...] | None = None
+    pixel_size: float | None = None
 
-    def of(self, config: config_lib.Config) -> config_lib.Predict:
-        """These settings for a model; raises UserError where they are wrong."""
+    def size(self, known: physical.Size | None) -> physical.Size | None:
+        """The pixel size of an image, of which this is known."""
+        given = self.pixel_size
+        return known or ((given, given) if given else None)
+
+    def of(
+        self, config: config_lib.Config, size: physical.Size | None = None
+    ) -> config_lib.Predict:
+        """These settings for a model, and an image of this pixel size.
+
+        Raises UserError where they are wrong.
+        """
         changes: dict[str, Any] = {
-            f"predict.{field}": value
-            for field, value in vars(self).items()
-            if value is not None
+            f"predict.{field}": getattr(self, field)
+            for field in _KNOBS
+            if getattr(self, field) is not None
         }
+        if size and self.min_area_um2:
+            changes["predict.min_area"] = tuple(
+                _pixels(area, size) for area in self.min_area_um2
+            )
         changed = config_lib.check(config_lib.replace(config, changes))
         return changed.predict
+
+    def on(self, stored: store.Stored) -> config_lib.Predict:
+        """These settings for an image; raises UserError as `of` does."""
+        return self.of(stored.choice.config, self.size(stored.pixel_size))
 
 
 class Results:
@@ -53,7 +79,7 @@ class Results:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._recent: collections.OrderedDict[
-            tuple[str, config_lib.Predict],
+            tuple[str, config_lib.Predict, physical.Size | None],
             futures.Future[predictor.Segmentation],
         ] = collections.OrderedDict()
         self._short = threading.Lock()
@@ -65,8 +91,9 @@ class Results:
 
         Raises UserError where they do not fit the model.
         """
-        predict = settings.of(stored.choice.config)
-        key = stored.id, predict
+        predict = settings.on(stored)
+        size = settings.size(stored.pixel_size)
+        key = stored.id, predict, size
         with self._short:
             known = self._recent.get(key)
             future = known or futures.Future()
@@ -74,7 +101,7 @@ class Results:
             self._recent.move_to_end(key)
         if known is None:
             try:
-                future.set_result(_found(stored, predict))
+                future.set_result(_found(stored, predict, size))
             except BaseException as error:
                 self._forget(lambda other: other == key)
                 future.set_exception(error)
@@ -123,6 +150,15 @@ class Results:
                 del self._recent[key]
 
 
+def _pixels(area: float, size: physical.Size) -> int:
+    """The least whole number of pixels that are this many square micrometres.
+
+    An area of n pixels is n of them, whatever its last digit says.
+    """
+    of_one = max(size[0] * size[1], sys.float_info.min)
+    return math.ceil(min(area / of_one * (1 - 1e-9), _MOST))
+
+
 def _size(found: "predictor.Segmentation") -> int:
     """Bytes of a segmentation, whose map is counted with its image."""
     n_bytes = found.classes.nbytes + found.labels.nbytes
@@ -133,11 +169,13 @@ def _size(found: "predictor.Segmentation") -> int:
 
 
 def _found(
-    stored: store.Stored, predict: config_lib.Predict
+    stored: store.Stored,
+    predict: config_lib.Predict,
+    size: physical.Size | None,
 ) -> "predictor.Segmentation":
     use = stored.choice.predictor()
     found = use.objects(
         stored.pixels, stored.probabilities, stored.name, predict=predict
     )
-    found = found.measured(stored.pixel_size)
+    found = found.measured(size)
     return dataclasses.replace(found, source=stored.name)

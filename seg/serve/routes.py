@@ -16,6 +16,7 @@ from seg.serve import answers, downloads, results, store, uploads, views
 from seg.serve.state import Application
 
 _MAX_IDS = 1000
+_LARGEST = 1000  # micrometres a px
 _USUAL = ("csv", "labels", "overlay")
 _EXAMPLE = config_lib.Synthetic(
     kind="nuclei", height=512, width=640, diameter=34.0, n_objects=70
@@ -49,6 +50,21 @@ async def _settings(
         bool | None,
         Query(description="Leave out objects that touch the border."),
     ] = None,
+    min_area_um2: Annotated[
+        list[Annotated[float, Query(ge=0, allow_inf_nan=False)]] | None,
+        Query(
+            description="The same as min_area in square micrometres, which "
+            "counts instead where the size of a pixel is known.",
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        Query(
+            description="Micrometres a px, of images whose file does not say.",
+            gt=0,
+            le=_LARGEST,
+        ),
+    ] = None,
 ) -> results.Settings:
     return results.Settings(
         threshold,
@@ -56,6 +72,8 @@ async def _settings(
         separate,
         fill_holes,
         drop_border,
+        tuple(min_area_um2) if min_area_um2 else None,
+        pixel_size,
     )
 
 
@@ -124,7 +142,7 @@ def api(state: Application) -> fastapi.APIRouter:
     ) -> answers.Found:
         """The file is the body itself, or a form's field `file`."""
         choice = state.choice(model)
-        predict = settings.of(choice.config)
+        settings.of(choice.config)  # what is wrong is told before the work
         with state.uploads.taken():
             content, called = await uploads.content(request)
             called = uploads.called(name) if name else called
@@ -133,8 +151,9 @@ def api(state: Application) -> fastapi.APIRouter:
                 pixels = uploads.pixels(content, called, select)
                 use = choice.predictor()
                 size = use.pixel_size(uploads.pixel_size(content, called))
-                channels = use.probabilities(pixels, None, size)
+                channels = use.probabilities(pixels, None, settings.size(size))
                 stored = store.Stored(called, choice, pixels, channels, size)
+                predict = settings.on(stored)
                 found = state.results.of(stored, settings)
                 # here, as 50,000 objects take half a second
                 return stored, answers.found(stored, found, predict)
@@ -153,7 +172,7 @@ def api(state: Application) -> fastapi.APIRouter:
     ) -> answers.Found:
         """The network does not run again."""
         stored = state.store.get(id)
-        predict = settings.of(stored.choice.config)
+        predict = settings.on(stored)
         return await state.others.run(
             request,
             lambda: answers.found(

@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import re
 import time
 
 import numpy as np
@@ -28,7 +29,8 @@ def site(tmp_path_factory):
         classes=("background", "bead", "cell"),
         predict__min_area=(4, 9),
     )
-    sources = [str(folder / "nuclei"), str(folder / "beads")]
+    save_model(folder / "scaled", data__pixel_size=0.25)
+    sources = [str(folder / name) for name in ("nuclei", "beads", "scaled")]
     with serving(sources) as found:
         yield found
 
@@ -428,6 +430,197 @@ def test_a_plane_of_a_stack_is_chosen(page, tmp_path):
     assert page.inner_text("#result-title") == "stack.tif Z2"
 
 
+@pytest.fixture
+def sized(tmp_path):
+    """An image that says that its pixels are 0.5 um wide and high."""
+    path = tmp_path / "sized.tif"
+    tifffile.imwrite(
+        path, draw(0), imagej=True, resolution=(2, 2), metadata={"unit": "um"}
+    )
+    return path
+
+
+def check_bar(page, side):
+    """Returns the length of the scale bar; it is round, and true.
+
+    side: of a pixel, micrometres.
+    """
+    page.wait_for_timeout(150)
+    length = float(page.inner_text("#bar").removesuffix(" µm").replace(",", ""))
+    assert f"{length:e}"[0] in "125" and float(f"{length:.0e}") == length
+    scale = int(page.inner_text("#scale").rstrip("%")) / 100
+    width = page.evaluate("parseFloat(getComputedStyle(bar).width)")
+    assert width == pytest.approx(length / side * scale, rel=0.02)
+    assert 140 / 2.5 < width <= 140
+    return length
+
+
+def test_sizes_are_in_micrometres_where_the_file_says_them(site, page, sized):
+    opened(page, [sized])
+    found = site.upload(sized.read_bytes()).json()
+    areas = sorted(row["area_um2"] for row in found["objects"])
+    numbers = page.inner_text("#numbers")
+    median = float(re.search(r"Median area\n(.+) µm²", numbers)[1])
+    assert median == pytest.approx(np.median(areas), abs=0.051)
+    assert "Field of view\n64.0 \u00d7 48.0 µm" in numbers
+    assert "Pixel size\n0.5 µm" in numbers
+    assert page.is_hidden("#pixel-size")
+    assert page.inner_text("#areas-title") == "Areas (µm²)"
+    bars = page.locator("#histogram .bar title").all_text_contents()
+    assert all("µm²" in text and "px" not in text for text in bars)
+    ticks = page.locator("#histogram text").all_text_contents()[:-2]
+    assert max(float(tick) for tick in ticks) <= 1.3 * areas[-1]
+    first = found["objects"][0]
+    cells = page.locator("#objects tbody tr").first.locator("td")
+    area, diameter = cells.all_inner_texts()[1:3]
+    assert re.fullmatch(r"\d+\.\d", area)
+    assert float(area) == pytest.approx(first["area_um2"], abs=0.051)
+    assert re.fullmatch(r"\d+\.\d\d", diameter)
+    assert float(diameter) == pytest.approx(first["diameter_um"], abs=0.0051)
+    head = page.inner_text("#objects thead").split()
+    assert head.count("µm²") == head.count("µm") == 1
+    page.mouse.move(*at(page, first))
+    page.wait_for_selector("#tip:visible")
+    tip = page.inner_text("#tip")
+    assert f"Area\n{area} µm²" in tip
+    assert f"Diameter\n{diameter} µm" in tip
+    page.keyboard.press("n")
+    assert "µm²" in page.inner_text("#status")
+
+
+def test_the_scale_bar_follows_zoom_and_goes_without_a_size(
+    page, sized, photos
+):
+    opened(page, [sized])
+    lengths = {check_bar(page, 0.5)}
+    for _ in range(6):
+        page.click("[data-zoom=in]")
+        lengths.add(check_bar(page, 0.5))
+    assert len(lengths) > 2
+    inside = page.locator("#board").bounding_box()
+    bar = page.locator("#bar").bounding_box()
+    assert bar["x"] + bar["width"] < inside["x"] + inside["width"]
+    assert bar["y"] + bar["height"] < inside["y"] + inside["height"]
+    page.set_input_files("#files", str(photos[1]))
+    page.wait_for_selector("#result-title >> text=second.png")
+    page.wait_for_timeout(150)
+    assert page.is_hidden("#bar")
+    assert re.search(r"Median area\n\d+ px", page.inner_text("#numbers"))
+    assert "µm" not in page.inner_text("#numbers, #areas-title, #objects")
+
+
+def test_pixels_that_are_not_square_have_areas_but_no_bar(page, tmp_path):
+    path = tmp_path / "flat.ome.tif"
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.25}
+    tifffile.imwrite(path, draw(0), ome=True, metadata=metadata)
+    opened(page, [path])
+    assert "Pixel size\n0.5 \u00d7 0.25 µm" in page.inner_text("#numbers")
+    head = page.inner_text("#objects thead").split()
+    assert "µm²" in head and "µm" not in head and "px" in head
+    assert page.is_hidden("#bar")
+
+
+def test_the_size_of_a_pixel_is_typed(page, photos, tmp_path):
+    opened(page, photos)
+    assert page.is_hidden("#bar")
+    field = page.locator("#pixel-size input")
+    before = page.inner_text("#numbers")
+    assert field.input_value() == ""
+    field.focus()
+    page.keyboard.type("0.5")
+    page.keyboard.press("Tab")
+    wait(
+        page, "document.querySelector('#areas-title').textContent.includes('µ')"
+    )
+    # who has tabbed on is not thrown out
+    assert page.evaluate("document.activeElement.id") == "threshold"
+    assert check_bar(page, 0.5) > 0
+    assert "Pixel size" not in page.inner_text("#numbers")
+    page.click("#download")
+    page.check("#scope [value=all]")
+    with page.expect_download() as table:
+        page.click("[data-format=csv]")
+    table.value.save_as(tmp_path / "objects.csv")
+    rows = formats.read_table(tmp_path / "objects.csv")
+    assert {row["image"] for row in rows} == {"first", "second"}
+    assert all(row["area_um2"] == row["area_px"] / 4 for row in rows)
+    for wrong in ("-1", "0", "5000", "1e", "big"):
+        field.fill("")
+        field.focus()
+        page.keyboard.type(wrong)
+        page.keyboard.press("Enter")
+        told = page.inner_text("#pixel-size-wrong")
+        assert told.startswith("Give a number above 0") and told.count(".") == 2
+        assert field.get_attribute("aria-invalid") == "true"
+    assert page.is_visible("#bar")  # by the last size that was one
+    field.fill("0,25")  # as half of Europe writes it
+    page.keyboard.press("Enter")
+    wait(
+        page, "document.querySelector('#numbers').textContent.includes('32.0')"
+    )
+    check_bar(page, 0.25)
+    field.fill("")
+    page.keyboard.press("Enter")
+    wait(page, "!document.querySelector('#numbers').textContent.includes('µ')")
+    assert page.inner_text("#numbers") == before
+    assert page.inner_text("#pixel-size-wrong") == ""
+
+
+def test_a_model_of_known_size_sees_images_again_at_what_is_typed(
+    site, page, photos, sized
+):
+    page.select_option("#model", "scaled")
+    opened(page, [sized, photos[0]])
+    page.click("#images li:nth-child(2) .pick")
+    page.wait_for_selector("#result-title >> text=first.png")
+    content = photos[0].read_bytes()
+    expected = site.upload(content, model="scaled", pixel_size=0.4).json()
+    n_batches = site.n_batches[0]
+    settled(
+        page,
+        lambda: (
+            page.fill("#pixel-size input", "0.4")
+            or page.keyboard.press("Enter")
+        ),
+    )
+    assert count(page) == expected["count"]
+    again = site.n_batches[0] - n_batches
+    site.upload(content, model="scaled", pixel_size=0.4)
+    # the other one's file says its size
+    assert again == site.n_batches[0] - n_batches - again
+
+
+def test_the_least_area_is_in_the_unit_that_is_shown(site, page, sized, photos):
+    opened(page, [photos[0], sized])
+    field = page.get_by_label("Smallest area (px), as a number")
+    assert field.input_value() == "9"
+    settled(page, lambda: field.fill("40"))
+    of_pixels = count(page)
+    page.click("#images li:nth-child(2) .pick")
+    page.wait_for_selector("#result-title >> text=sized.tif")
+    field = page.get_by_label("Smallest area (µm²), as a number")
+    wait(page, "!document.querySelector('#panel.busy')")
+    assert field.input_value() == "10"  # those pixels
+    settled(page, lambda: field.fill("30.25"))
+    areas = [
+        row["area_um2"]
+        for row in site.upload(sized.read_bytes()).json()["objects"]
+    ]
+    assert count(page) == sum(area >= 30.25 for area in areas)
+    assert page.locator("#histogram .least").count() == 1
+    page.click("#images li:nth-child(1) .pick")
+    page.wait_for_selector("#result-title >> text=first.png")
+    wait(page, "!document.querySelector('#panel.busy')")
+    assert count(page) == of_pixels
+    assert "(px)" in page.inner_text("#sliders")
+    page.click("#reset")
+    page.click("#images li:nth-child(2) .pick")
+    page.wait_for_selector("#result-title >> text=sized.tif")
+    wait(page, "!document.querySelector('#panel.busy')")
+    assert count(page) == len(areas)
+    assert field.input_value() == "2.25"
+
+
 def test_another_model_segments_again(page, photos):
     opened(page, photos)
     page.select_option("#model", "beads")
@@ -488,6 +681,7 @@ def test_on_a_telephone_nothing_is_cut_off(site, page, photos):
         "[data-layer=fill]",
         "[data-zoom=in]",
         "#threshold",
+        "#pixel-size input",
         "#images .close",
     ):
         box = page.locator(selector).first.bounding_box()

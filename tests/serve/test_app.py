@@ -131,6 +131,11 @@ def test_a_model_can_be_chosen_and_classes_have_areas_of_their_own(
         ({"separate": "magic"}, "separate"),
         ({"model": "nuclie"}, "did you mean nuclei?"),
         ({"select": "Z=1"}, "no axes to choose"),
+        ({"pixel_size": 0}, "pixel_size: Input should be greater than 0"),
+        ({"pixel_size": "nan"}, "pixel_size"),
+        ({"pixel_size": 1e9}, "less than or equal to 1000"),
+        ({"min_area_um2": "inf"}, "min_area_um2"),
+        ({"min_area_um2": [1, 2], "pixel_size": 1}, "min_area"),
     ],
 )
 def test_a_wrong_setting_is_named(site, content, query, says):
@@ -230,6 +235,53 @@ def test_the_size_of_a_pixel_is_kept(site, image, predictor, tmp_path):
             assert told == pytest.approx(areas)
 
 
+def test_the_size_of_a_pixel_can_be_given(site, image, tmp_path):
+    """For files that do not say it; the network does not run again."""
+    assert (image["pixel_size"], image["pixel_size_given"]) == (None, False)
+    before = site.n_batches[0]
+    url, given = f"/api/images/{image['id']}", {"pixel_size": 0.5}
+    found = site.client.get(url, params=given).json()
+    assert (found["pixel_size"], found["pixel_size_given"]) == (
+        [0.5, 0.5],
+        True,
+    )
+    assert [row["area_um2"] for row in found["objects"]] == [
+        row["area_px"] / 4 for row in image["objects"]
+    ]
+    assert site.client.get(url).json() == image  # it is kept by nobody
+    path = tmp_path / "objects.csv"
+    path.write_bytes(site.client.get(f"{url}/files/csv", params=given).content)
+    assert all(
+        row["area_um2"] == row["area_px"] / 4
+        for row in formats.read_table(path)
+    )
+    assert site.n_batches[0] == before
+    of_file = site.upload(tiff_um(draw(), 0.2), **given).json()
+    assert of_file["pixel_size"] == pytest.approx([0.2, 0.2])
+    assert not of_file["pixel_size_given"]
+
+
+@pytest.mark.parametrize("side", [0.325, 0.1, 7.0])
+def test_least_areas_in_micrometres_keep_what_is_as_large(site, side):
+    content = tiff_um(draw(), side)
+    objects = site.upload(content).json()["objects"]
+    least = sorted(row["area_um2"] for row in objects)[len(objects) // 2]
+    kept = site.upload(content, min_area_um2=least, min_area=10**6).json()
+    assert kept["settings"]["min_area"] == [round(least / side**2)]
+    areas = [row["area_um2"] for row in kept["objects"]]
+    assert areas == [
+        row["area_um2"] for row in objects if row["area_um2"] >= least
+    ]
+    assert len(objects) > len(areas) > 0
+    # 27 / 9, which floats make a little more than 3
+    query = {"min_area_um2": 0.27, "pixel_size": 0.3}
+    three = site.upload(png(draw()), **query).json()
+    assert three["settings"]["min_area"] == [3]
+    # those in pixels count where the size is not known
+    unknown = site.upload(png(draw()), min_area_um2=least, min_area=30).json()
+    assert unknown["settings"]["min_area"] == [30]
+
+
 def read_rows(path):
     """The rows of a table of objects, CSV or Parquet."""
     if path.suffix == ".csv":
@@ -251,6 +303,18 @@ def test_a_model_of_known_size_sees_an_image_at_that(tmp_path):
     assert [row["probability"] for row in found] == pytest.approx(
         [row["probability"] for row in expected]
     )
+
+
+def test_such_a_model_takes_the_size_that_is_given(tmp_path):
+    folder = save_model(tmp_path / "sized", data__pixel_size=0.25)
+    pixels = draw(height=48, width=64)
+    with serving([str(folder)]) as site:
+        model = site.client.get("/api/about").json()["models"][0]
+        of_file = site.upload(tiff_um(pixels, 0.5)).json()
+        given = site.upload(png(pixels), pixel_size=0.5).json()
+        none = site.upload(png(pixels)).json()
+    assert model["pixel_size"] == 0.25
+    assert given["objects"] == of_file["objects"] != none["objects"]
 
 
 def test_what_a_file_says_wrongly_is_told_with_its_name(site):

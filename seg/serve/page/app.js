@@ -1,12 +1,12 @@
 // The page: what is opened is segmented, shown, measured and downloaded.
 
 import * as api from "./api.js";
-import { number } from "./charts.js";
 import { Downloads } from "./downloads.js";
 import { Images } from "./images.js";
 import { $, problem, say } from "./messages.js";
 import { Screen } from "./screen.js";
 import { Settings } from "./settings.js";
+import { number } from "./units.js";
 
 const PAUSE_MS = 300; // until the other images are counted again
 
@@ -21,7 +21,14 @@ const settings = new Settings({
     screen.refresh();
     if (final) recount();
   },
+  resize: () => {
+    // the network of such a model sees images by their size
+    if (model.pixel_size) images.again((item) => !knowsItsSize(item));
+  },
 });
+
+const knowsItsSize = ({ found }) =>
+  found?.pixel_size && !found.pixel_size_given;
 
 const images = new Images($("images"), {
   pick: (item) => screen.present(item),
@@ -38,7 +45,7 @@ const screen = new Screen({
   images: () => images,
   settings: () => settings.changed,
   model: () => model,
-  reach: (areas) => settings.reach(areas),
+  reach: (areas, size) => settings.reach(areas, size),
 });
 
 // The counts of the images that are not on the screen, one by one.

@@ -1,13 +1,10 @@
 // The panel's histogram and table.
 
+import { number, round, rounded } from "./units.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, FOOT, SIDE] = [330, 120, 18, 26];
 const N_ROWS = 300; // in the table at a time
-
-export const number = (value, digits = 0) => (value == null ? "–"
-  : value.toLocaleString("en", {
-    minimumFractionDigits: digits, maximumFractionDigits: digits,
-  }));
 
 // Of an intensity: as many digits as say something.
 export const measure = (value) =>
@@ -22,13 +19,7 @@ function node(name, attributes, text = "") {
   return made;
 }
 
-// A round number of at least x: 1, 2 or 5 times a power of ten.
-export function round(x) {
-  const power = 10 ** Math.floor(Math.log10(Math.max(x, 1)));
-  return [1, 2, 5, 10].find((n) => n * power >= x) * power;
-}
-
-// Bins of areas {from, to, n}; the last one takes all that is larger.
+// Bins of areas, px, {from, to, n}; the last one takes all that is larger.
 export function bins(areas) {
   if (!areas.length) return [];
   const sorted = [...areas].sort((a, b) => a - b);
@@ -45,8 +36,8 @@ export function bins(areas) {
   return found;
 }
 
-// marked: an area whose bin is shown; least: the least area that is kept
-export function histogram(box, objects, marked, least) {
+// marked: an area whose bin is shown; least: the least area that is kept; px
+export function histogram(box, objects, units, marked, least) {
   const found = bins(objects.map((object) => object.area_px));
   box.replaceChildren();
   if (!found.length) {
@@ -61,7 +52,8 @@ export function histogram(box, objects, marked, least) {
     viewBox: `0 0 ${WIDTH} ${HEIGHT + 6}`,
     role: "img",
     "aria-label": `Histogram of ${objects.length} areas: most are around ${
-      number(found.find((bin) => bin.n === most).from)} pixels`,
+      units.area(found.find((bin) => bin.n === most).from)} ${
+      units.known ? units.areaUnit : "pixels"}`,
   });
   for (const bin of found) {
     const right = Math.min(bin.to, end);
@@ -73,8 +65,9 @@ export function histogram(box, objects, marked, least) {
       width: Math.max(1, x(right) - x(bin.from) - 1),
       height: y(0) - y(bin.n),
     });
-    const what = bin.to === Infinity ? `${number(bin.from)} px and more`
-      : `${number(bin.from)} to ${number(bin.to)} px`;
+    const from = units.area(bin.from);
+    const what = bin.to === Infinity ? `${from} ${units.areaUnit} and more`
+      : `${from} to ${units.area(bin.to)} ${units.areaUnit}`;
     bar.append(node("title", {}, `${what}: ${bin.n}`));
     svg.append(bar);
   }
@@ -84,23 +77,25 @@ export function histogram(box, objects, marked, least) {
       class: "least", x1: x(least), x2: x(least), y1: 0, y2: y(0),
     }));
   }
-  const tick = round(end / 5);
-  for (let area = 0; area <= end; area += tick) {
-    const anchor = x(area) > WIDTH - 15 ? "end" : area ? "middle" : "start";
+  const tick = round(end * units.ofPixel / 5, units.known ? 0 : 1);
+  for (let i = 0; i * tick / units.ofPixel <= end; i++) {
+    const at = x(i * tick / units.ofPixel);
+    const anchor = at > WIDTH - 15 ? "end" : i ? "middle" : "start";
     svg.append(node("text", {
-      x: x(area), y: HEIGHT + 4, "text-anchor": anchor,
-    }, number(area)));
+      x: at, y: HEIGHT + 4, "text-anchor": anchor,
+    }, i ? rounded(i * tick, 1) : 0));
   }
   svg.append(node("text", { x: SIDE - 4, y: 12, "text-anchor": "end" }, most));
   svg.append(node("text", { x: SIDE - 4, y: y(0), "text-anchor": "end" }, 0));
   box.append(svg);
 }
 
+// Names in the table, titles, how values are told, which unit they have.
 const COLUMNS = [
   ["label", "No.", (value) => value],
   ["class", "Class", (value) => value],
-  ["area_px", "Area", (value) => number(value)],
-  ["diameter_px", "Diam.", (value) => number(value, 1)],
+  ["area_px", "Area", (value, units) => units.area(value), "areaUnit"],
+  ["diameter_px", "Diam.", (value, units) => units.length(value), "lengthUnit"],
   ["mean_intensity", "Intensity", measure],
   ["circularity", "Circular.", (value) => number(value, 2)],
   ["probability", "Prob.", (value) => number(value, 2)],
@@ -117,8 +112,8 @@ export class Table {
     table.addEventListener("keydown", (event) => this.key(event));
   }
 
-  set(objects, classes) {
-    this.objects = objects;
+  set(objects, classes, units) {
+    Object.assign(this, { objects, units });
     this.columns = COLUMNS.filter(
       ([name]) => name !== "class" || classes.length > 2);
     this.draw();
@@ -134,7 +129,7 @@ export class Table {
 
   draw() {
     const head = document.createElement("tr");
-    for (const [name, title] of this.columns) {
+    for (const [name, title, , unit] of this.columns) {
       const cell = document.createElement("th");
       const button = document.createElement("button");
       const sign = name === this.by ? (this.down ? " ▾" : " ▴") : "";
@@ -144,6 +139,11 @@ export class Table {
       cell.scope = "col";
       cell.classList.toggle("text", name === "class");
       if (sign) cell.ariaSort = this.down ? "descending" : "ascending";
+      if (unit && this.units.known) {
+        const small = document.createElement("small");
+        small.textContent = this.units[unit];
+        button.append(" ", small);
+      }
       cell.append(button);
       head.append(cell);
     }
@@ -166,7 +166,7 @@ export class Table {
     row.dataset.id = object.label;
     for (const [name, , text] of this.columns) {
       const cell = row.insertCell();
-      cell.textContent = text(object[name]);
+      cell.textContent = text(object[name], this.units);
       cell.classList.toggle("text", name === "class");
     }
     return row;

@@ -1,7 +1,7 @@
 // The opened images: their files, what the server has found in them, the list.
 
 import * as api from "./api.js";
-import { number } from "./charts.js";
+import { number } from "./units.js";
 
 const N_AT_A_TIME = 2; // uploads; the server refuses more than a few
 const THUMB = 96; // px
@@ -87,10 +87,11 @@ export class Images {
     (this.current?.row.firstChild ?? document.getElementById("open")).focus();
   }
 
-  // All again, as another model sees them; the one on the screen first.
-  again() {
+  // All again, as another model sees them, or those that are wanted; the one
+  // on the screen first.
+  again(wanted = () => true) {
     for (const item of this.items) {
-      if (item.state !== "refused") this.restart(item);
+      if (item.state !== "refused" && wanted(item)) this.restart(item);
     }
     this.next();
   }

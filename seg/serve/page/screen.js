@@ -1,13 +1,15 @@
 // What is on the screen: an image, its objects, what is known of one of them.
 
 import * as api from "./api.js";
-import { Table, histogram, measure, number } from "./charts.js";
+import { Table, histogram, measure } from "./charts.js";
 import { CLASS_COLOURS } from "./layers.js";
 import { $, fillList, say } from "./messages.js";
+import { Units, number, rounded } from "./units.js";
 import { Viewer } from "./viewer.js";
 
 const AXES = { Z: "Plane (Z)", T: "Point in time (T)" };
 const LATE_MS = 700; // from here on it is said that something is done
+const BAR = 140; // px that the scale bar has at most
 const SAME = 3; // px that an object's middle moves when settings change
 
 export class Screen {
@@ -15,13 +17,14 @@ export class Screen {
   constructor(told) {
     this.told = told;
     this.selected = 0;
-    this.shown = null; // {item, id, found}
+    this.shown = null; // {item, id, found, units}
     this.wish = null; // of a refresh that runs: the item to show
     this.viewer = new Viewer($("canvas"), {
       hover: (id, x, y) => this.tip(id || this.selected, id ? { x, y } : null),
       select: (id) => this.select(id, false),
       zoom: (scale) => {
         $("scale").textContent = `${Math.round(scale * 100)}%`;
+        this.drawBar(scale);
         if (!this.viewer?.hovered) this.tip(this.selected);
       },
     });
@@ -58,17 +61,19 @@ export class Screen {
   }
 
   facts(object) {
+    const { units } = this.shown;
+    const place = `${number(object.row)}, ${number(object.col)}`;
     return [
       ...(this.told.model().classes.length > 2
         ? [["Class", object.class]] : []),
-      ["Area", `${number(object.area_px)} px`],
-      ["Diameter", `${number(object.diameter_px, 1)} px`],
+      ["Area", `${units.area(object.area_px)} ${units.areaUnit}`],
+      ["Diameter", `${units.length(object.diameter_px)} ${units.lengthUnit}`],
       ["Mean intensity", measure(object.mean_intensity)],
       ["Circularity", number(object.circularity, 2)],
       ["Solidity", number(object.solidity, 2)],
       ["Probability", object.probability == null ? "–"
         : `${number(100 * object.probability)}%`],
-      ["Row, column", `${number(object.row)}, ${number(object.col)}`],
+      ["Row, column", units.known ? `${place} px` : place],
     ];
   }
 
@@ -174,7 +179,8 @@ export class Screen {
     const old = this.object(this.selected);
     const same = old && found.objects.find((object) => (
       Math.hypot(object.row - old.row, object.col - old.col) < SAME));
-    this.shown = { item, id: item.id, found };
+    const units = new Units(found.pixel_size, found.median_area_px);
+    this.shown = { item, id: item.id, found, units };
     this.selected = same?.label ?? 0;
     this.viewer.selected = this.selected;
     this.viewer.setFound({
@@ -185,12 +191,13 @@ export class Screen {
       objects: found.objects,
       classes: model.classes,
     });
-    this.told.reach(found.objects.map((object) => object.area_px));
+    const areas = found.objects.map((object) => object.area_px);
+    this.told.reach(areas, found.pixel_size);
     $("panel").hidden = false;
     $("result-title").textContent = item.name;
-    this.drawNumbers(found, model.classes.slice(1));
+    this.drawNumbers(found, units, model.classes.slice(1));
     this.table.selected = this.selected;
-    this.table.set(found.objects, model.classes);
+    this.table.set(found.objects, model.classes, units);
     this.drawHistogram();
     this.tip(this.selected);
     const n = found.count === 1 ? "1 object" : `${number(found.count)} objects`;
@@ -198,12 +205,20 @@ export class Screen {
     say(`${n} in ${item.name}.`);
   }
 
-  drawNumbers(found, kinds) {
+  drawNumbers(found, units, kinds) {
     const list = $("numbers");
+    const [row, column] = found.pixel_size ?? [];
+    const ofFile = units.known && !found.pixel_size_given;
+    $("pixel-size").hidden = ofFile;
     fillList(list, [
-      ["Median area", found.count ? `${number(found.median_area_px)} px` : "–"],
+      ["Median area", found.count
+        ? `${units.area(found.median_area_px)} ${units.areaUnit}` : "–"],
       ["Covered by objects", `${number(100 * found.covered, 1)}%`],
       ["Image", `${number(found.width)} × ${number(found.height)} px`],
+      ...(units.known ? [["Field of view",
+        `${rounded(found.width * column, 3)} × ${
+          rounded(found.height * row, 3)} µm`]] : []),
+      ...(ofFile ? [["Pixel size", `${units.sides} µm`]] : []),
       ...(found.step > 1 ? [["Shown reduced", `1 : ${found.step}`]] : []),
     ]);
     const big = document.createElement("dd");
@@ -228,10 +243,24 @@ export class Screen {
       }));
   }
 
+  // scale: px of the screen for one of the image
+  drawBar(scale) {
+    const box = $("bar");
+    const bar = this.shown?.units.bar(
+      scale, Math.min(BAR, $("canvas").clientWidth / 3));
+    box.hidden = !bar;
+    if (!bar) return;
+    box.style.width = `${bar.px}px`;
+    box.textContent = bar.text;
+    box.ariaLabel = `Scale bar, ${bar.text}`;
+  }
+
   drawHistogram() {
     if (!this.shown) return;
+    const { units } = this.shown;
     const least = this.shown.found.settings.min_area;
-    histogram($("histogram"), this.shown.found.objects,
+    $("areas-title").textContent = `Areas (${units.areaUnit})`;
+    histogram($("histogram"), this.shown.found.objects, units,
       this.object(this.selected)?.area_px, least.length === 1 ? least[0] : 0);
   }
 }
