@@ -24,17 +24,44 @@ def in_keras(width, n_channels, n_classes, depth=4):
     inputs = x = keras.Input((None, None, n_channels))
     widths = [width << level for level in range(depth)]
     for n in widths:
-        x = L.MaxPooling2D()(stage(x, n))
+        x = L.MaxPooling2D()(stage(x, n, n))
     for n in reversed(widths):
-        x = stage(L.UpSampling2D(2)(x), n)
+        x = stage(L.UpSampling2D(2)(x), n, n)
     return keras.Model(inputs, L.Conv2D(n_classes, 1)(x))
 
 
-def stage(x, n):
-    for _ in range(2):
+def stage(x, *widths):
+    for n in widths:
         x = L.Conv2D(n, 3, padding="same", activation="relu")(x)
         x = L.BatchNormalization()(x)
     return x
+
+
+class Unpool(L.Layer):
+    """Values where x has its maxima: what pooling's gradient does."""
+
+    def call(self, values, x):
+        _, pull = jax.vjp(lambda x: nnx.max_pool(x, (2, 2), (2, 2)), x)
+        return pull(values)[0]
+
+    def compute_output_shape(self, values_shape, x_shape):
+        return x_shape
+
+
+@twin.blank()
+def in_keras_with_indices(width, n_channels, n_classes, depth=4):
+    """As Badrinarayanan et al., with the thesis' widths."""
+    inputs = x = keras.Input((None, None, n_channels))
+    widths = [width << level for level in range(depth)]
+    pooled = []
+    for n in widths:
+        x = stage(x, n, n)
+        pooled.append(x)
+        x = L.MaxPooling2D()(x)
+    for level in (3, 2, 1, 0):
+        x = Unpool()(x, pooled[level])
+        x = stage(x, widths[level], widths[max(level - 1, 0)])
+    return keras.Model(inputs, L.Conv2D(n_classes, 1)(x))
 
 
 def in_order(model):
@@ -45,10 +72,11 @@ def in_order(model):
 
 
 @functools.cache
-def make_twins(width):
-    theirs = in_keras(width, 1, 4)
+def make_twins(width, name="segnet"):
+    make = in_keras if name == "segnet" else in_keras_with_indices
+    theirs = make(width, 1, 4)
     twin.randomise(theirs)
-    ours = empty(in_channels=1, n_classes=4, width=width)
+    ours = twin.empty(name, in_channels=1, n_classes=4, width=width)
     twin.copy_in_order(theirs.layers, in_order(ours))
     return theirs, ours
 
@@ -60,8 +88,9 @@ def twins():
 
 @pytest.mark.parametrize("size", [(32, 64), (48, 80)])
 @pytest.mark.parametrize("width", [4, twin.own_width(64)])
-def test_outputs_are_those_of_keras(width, size):
-    theirs, ours = make_twins(width)
+@pytest.mark.parametrize("name", ["segnet", "segnet_indices"])
+def test_outputs_are_those_of_keras(name, width, size):
+    theirs, ours = make_twins(width, name)
     x = twin.image(2, *size, 1)
     found = twin.forward(ours, x)["classes"]
     assert found.shape == (2, *size, 4)

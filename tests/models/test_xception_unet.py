@@ -105,6 +105,24 @@ def test_outputs_are_those_of_keras(width, size):
     np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
+def test_training_is_that_of_keras():
+    base, decoder, theirs = in_keras(2, 3)
+    twin.randomise(theirs)
+    ours = empty(in_channels=3, n_classes=3, width=2, dropout=0.0)
+    twin.copy_encoder(base, ours.encoder)
+    twin.copy_in_order(decoder, decoder_in_order(ours))
+    x = twin.image(2, 64, 64, 3)
+    found, wanted, after, changed = twin.trained(theirs, ours, x)
+    np.testing.assert_allclose(found, wanted, atol=2e-3)
+    theirs = [n for n in decoder if isinstance(n, L.BatchNormalization)]
+    ours = [n for n in decoder_in_order(after) if hasattr(n, "mean")]
+    for a, b in zip(ours, theirs, strict=True):
+        mean, var = changed[b.moving_mean.path], changed[b.moving_variance.path]
+        np.testing.assert_allclose(a.mean[...], mean, atol=1e-4)
+        np.testing.assert_allclose(a.var[...], var, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("n_channels", "n_classes", "n"), [(1, 4, 38_430_924), (3, 3, 38_431_483)]
 )
