@@ -15,11 +15,11 @@ from PIL import Image
 
 from seg.images import write
 
-_SIDE = 640  # px, of an overlay
+_SIDE = 1000  # px, of an overlay
 _MOST = 6  # runs that are shown side by side
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto;
-       max-width: 76rem; padding: 0 1rem; color: #1c2430; }
+       max-width: 90rem; padding: 0 1rem; color: #1c2430; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #d8dee6;
@@ -77,10 +77,14 @@ def notes(texts: Iterable[str]) -> str:
     return items and f'<ul class="notes">{items}</ul>'
 
 
-def picture(title: str, path: pathlib.Path) -> str:
-    """A PNG with its title."""
-    alt = html.escape(title)
-    return f'{heading(title)}<img alt="{alt}" src="{_png(path)}">'
+def pictures(title: str, files: Iterable[pathlib.Path]) -> str:
+    """PNGs beside each other, where there is room; empty without any."""
+    shown = "\n".join(
+        f'<figure><img alt="{html.escape(path.stem)}" src="{_png(path)}">'
+        "</figure>"
+        for path in files
+    )
+    return shown and f'{heading(title)}<div class="row">{shown}</div>'
 
 
 def side_by_side(

@@ -126,7 +126,7 @@ def make(sweep: share.Sweep) -> tuple[str, list[results.Result], list[Any]]:
     parts = [page.table(header, lines)]
     for path in files:
         if path.name in _TITLES:
-            parts.append(page.picture(_TITLES[path.name], path))
+            parts.append(page.pictures(_TITLES[path.name], [path]))
     parts.append(page.side_by_side(title, overlays))
     files.append(sweep.workdir / "compare.html")
     name = f"{sweep.workdir.name}: {len(pooled)} settings"
