@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 def define() -> None:
     """The flags of this command."""
     seg_flags.define(
-        ["track"], experiment=False, default="as in the first run's config"
+        ["track"], experiment=False, default="the first run's, or as said above"
     )
     flags.DEFINE_string("out", "runs/compare", "folder of the results")
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 
 from launch.compare import runs as runs_lib
-from launch.compare import workdir
 
 _MOST = 6  # names in a sentence
 Runs = Sequence[runs_lib.Run]
@@ -40,7 +39,7 @@ def _data(runs: Runs) -> str:
     if len(groups) == 1:
         return ""
     told = "; ".join(
-        f"{named(group)} ({digest[:8] or 'unknown'})"
+        f"{named(group)} ({digest or 'unknown'})"
         for digest, group in groups.items()
     )
     return (
@@ -102,7 +101,7 @@ def _unseen(runs: Runs) -> list[str]:
     """That runs were scored on images of which there are no pictures."""
     lacking: dict[str, list[runs_lib.Run]] = {}
     for group in by_data(runs).values():
-        split, shown = workdir.overlays({r.name: r.folder for r in group})
+        split, shown = runs_lib.pictures(group)
         lacking.setdefault(split, []).extend(
             r for r in group if r.name not in shown and _is_scored(r, split)
         )

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from launch.compare import knobs as knobs_lib
-from launch.compare import page, remarks, table, workdir
+from launch.compare import page, remarks, table
 from launch.compare import runs as runs_lib
 from seg import config as config_lib
 from seg.evaluate.plots import canvas, sweeps
@@ -42,27 +42,27 @@ def make(runs: Runs, out: pathlib.Path) -> Report:
     files = [out / "table.csv"]
     table.write_csv(files[0], rows, knobs)
     monitors = list(dict.fromkeys([metric, *(run.monitor for run in runs)]))
-    near = knobs if len(knobs) <= _WIDE else []
+    near = ["data"] * (not same_data) + knobs * (len(knobs) <= _WIDE)
     lines = table.cells(rows, near, monitors)
     texts = [table.markdown(lines, 1 + len(near))]
     notes = remarks.of(runs, metric, knobs)
-    parts = [
-        page.table(lines[0], lines[1:], best=same_data),
-        page.notes(notes),
-    ]
-    if near != knobs:
-        lines = _beside(runs, rows, knobs)
-        texts.append(table.markdown(lines, len(lines[0])))
-        parts.append(page.heading("What differs"))
-        parts.append(page.table(lines[0], lines[1:], best=False))
     curves = []
     if canvas.available():
         drawn = (_curves(runs, m, out) for m in (*monitors, _LOSS))
         curves = list(filter(None, drawn))
-    parts.append(page.pictures("Over the steps", curves))
+    parts = [
+        page.table(lines[0], lines[1:], best=same_data),
+        page.notes(notes),
+        page.pictures("Over the steps", curves),
+        *_images(runs),
+    ]
+    if len(knobs) > _WIDE:
+        lines = _beside(runs, rows, knobs)
+        texts.append(table.markdown(lines, len(lines[0])))
+        parts.append(page.heading("What differs"))
+        parts.append(page.table(lines[0], lines[1:], best=False))
     files += [*curves, out / "compare.html"]
-    title = f"{len(runs)} runs: {remarks.named(runs)}"
-    page.make(files[-1], title, [*parts, *_images(runs)])
+    page.make(files[-1], f"{len(runs)} runs: {remarks.named(runs)}", parts)
     return Report("\n".join(texts), notes, files)
 
 
@@ -116,9 +116,9 @@ def _images(runs: Runs) -> list[str]:
     parts = []
     groups = remarks.by_data(runs)
     for digest, group in groups.items():
-        split, shown = workdir.overlays({r.name: r.folder for r in group})
+        split, shown = runs_lib.pictures(group)
         title = f"The {'same ' * (len(shown) > 1)}{split} images"
         if len(groups) > 1:
-            title += f", of the data {digest[:8] or 'unknown'}"
+            title += f", of the data {digest or 'unknown'}"
         parts.append(page.side_by_side(title, shown))
     return parts

@@ -223,3 +223,11 @@ def ranked(runs: Sequence[Run], metric: str, lower: bool) -> list[Run]:
     scored = [run for run in runs if key(run) is not None]
     rest = [run for run in runs if key(run) is None]
     return sorted(scored, key=key, reverse=not lower) + rest
+
+
+def pictures(
+    runs: Sequence[Run],
+) -> tuple[str, dict[str, list[pathlib.Path]]]:
+    """(Split, pictures by run) of images that the models of today have seen."""
+    current = {run.name: run.folder for run in runs if not run.outdated}
+    return workdir.overlays(current)

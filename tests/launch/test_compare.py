@@ -186,8 +186,9 @@ def test_runs_on_different_data_are_not_ranked_nor_shown_beside_each_other():
         compare_cases.evaluated(folder, 0.5, grey=grey)
         folders.append(folder)
     text, made = compared(*folders)
-    header, *_ = cells(text)
-    assert header[:3] == ["name", "path", "val/dice"]
+    header, first, *_ = cells(text)
+    assert header[:4] == ["name", "data", "path", "val/dice"]
+    assert first[:3] == ["c", "d0", "d0"]
     (note,) = made.remarks
     assert "not all were trained on the same images" in note.lower()
     assert "c, a (d0); b (d1)" in note and note in text
@@ -259,7 +260,9 @@ def test_scores_of_an_earlier_model_are_left_out():
     compare_cases.model(a, 30, {"val/dice": 0.9})
     (run,) = runs.read_all([a])
     assert run.score("test/dice") is None and run.outdated == ("test",)
-    assert "a: scored before the model" in compared(a)[1].remarks[0]
+    text, made = compared(a)
+    assert "a: scored before the model" in made.remarks[0]
+    assert figures(text) == []
 
 
 def test_a_run_without_a_record_has_no_curves():
