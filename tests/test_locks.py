@@ -59,3 +59,14 @@ def test_a_free_lock_is_taken_without_waiting(tmp_path):
             pass
     with pytest.raises(FileNotFoundError), locks.held(tmp_path / "no" / "lock"):
         pass
+
+
+def test_whether_a_lock_is_held_is_seen_without_a_trace(tmp_path, holder):
+    path = tmp_path / "lock"
+    before = path.read_bytes()
+    assert locks.is_held(path) and path.read_bytes() == before
+    holder.kill()
+    holder.wait()
+    assert not locks.is_held(path) and path.read_bytes() == before
+    assert not locks.is_held(tmp_path / "none")
+    assert not (tmp_path / "none").exists()

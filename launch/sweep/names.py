@@ -11,7 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-SEED = "train.seed"
+from launch.compare import knobs as knobs_lib
+
+SEED = knobs_lib.SEED
 _LONGEST = 100  # characters
 
 
@@ -27,7 +29,7 @@ def name(
     seed : the one that is not named.
     number : what the name begins with.
     """
-    short = labels(knobs)
+    short = knobs_lib.labels(knobs)
     parts = [number] * bool(number) + [
         f"{short[knob]}={_plain(text(value))}"
         for knob, value in point.items()
@@ -49,19 +51,6 @@ def distinct(name: str, point: Mapping[str, Any]) -> str:
     text = repr(sorted(point.items()))
     mark = hashlib.sha256(text.encode()).hexdigest()[:8]
     return f"{name[: _LONGEST - 9]}-{mark}"
-
-
-def labels(knobs: Iterable[str]) -> dict[str, str]:
-    """Knobs to short names: the last part, where that tells them apart.
-
-    "seed" is the training's, which may join the others later.
-    """
-    ends = {knob: knob.rpartition(".")[2] for knob in knobs}
-    tails = [*(end for knob, end in ends.items() if knob != SEED), "seed"]
-    return {
-        knob: end if knob == SEED or tails.count(end) == 1 else knob
-        for knob, end in ends.items()
-    }
 
 
 def text(value: Any) -> str:

@@ -1,15 +1,12 @@
 """What the trials of a sweep have come to, read from their folders."""
 
 import dataclasses
-import json
 import math
-import pathlib
-from typing import Any
 
+from launch.compare import workdir
 from launch.sweep import plan as plan_lib
 from launch.sweep import work
 from seg import locks
-from seg.train import tracking
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,42 +53,24 @@ def score(job: work.Job) -> float | None:
 
 def _metrics(job: work.Job) -> tuple[dict[str, float], int | None]:
     """(Metrics by name, parameters of the network.)"""
-    about = _json(work.bundle(job) / "model.json").get("meta", {})
-    found = {} if job.training else dict(about.get("metrics", {}))
-    for split in ("val", "test"):
-        if split in job.stages and split in job.state().minutes:
-            found |= _json(job.folder / split / "scores.json")["metrics"]
-    numbers = {
-        name: float(value)
-        for name, value in found.items()
-        if value is not None
-        and name.startswith(("val/", "test/", "model/", "perf/"))
-    }
-    return numbers, about.get("n_parameters")
+    ended = job.state().minutes
+    splits = [s for s in ("val", "test") if s in job.stages and s in ended]
+    n_parameters = workdir.about(job.folder).get("n_parameters")
+    return workdir.metrics(job.folder, splits), n_parameters
 
 
 def _minutes(job: work.Job) -> float:
     spent = job.state().minutes
     if job.training:
         return sum(spent.get(split, 0.0) for split in ("val", "test"))
-    # the last checkpoint knows of resumptions, too
-    seconds = map(_seconds, job.folder.glob("checkpoints/*/manifest.json"))
-    return max(seconds, default=60 * spent.get("train", 0.0)) / 60
-
-
-def _seconds(manifest: pathlib.Path) -> float:
-    """What a training had taken; 0 where its files come or go just now."""
-    try:
-        return json.loads(manifest.read_text())["body"]["meta"]["seconds"]
-    except (OSError, ValueError, KeyError):
-        return 0.0
+    return workdir.seconds(job.folder) / 60 or spent.get("train", 0.0)
 
 
 def _status(job: work.Job) -> tuple[str, str]:
     state = job.state()
     if job.is_done():
         return "done", ""
-    if _is_held(job):
+    if locks.is_held(job.lock):
         return "running", ""
     if state.failures:
         return "failed", state.why
@@ -104,28 +83,7 @@ def _status(job: work.Job) -> tuple[str, str]:
     return "waiting", ""
 
 
-def _is_held(job: work.Job) -> bool:
-    if not job.lock.exists():
-        return False
-    try:
-        with locks.held(job.lock, wait=False):
-            return False
-    except locks.BusyError:
-        return True
-
-
-def course(job: work.Job) -> list[tuple[int, dict[str, float]]]:
-    """(Step, values) of all that a job's training has recorded."""
+def course(job: work.Job, metric: str) -> tuple[list[int], list[float]]:
+    """(Steps, values) of what a job's training has recorded of a metric."""
     job = job.training or job
-    track = job.config.track
-    mark = "run_id" if track.uri.startswith("jsonl:") else "spool.jsonl"
-    if not (job.folder / mark).exists():
-        return []
-    return tracking.history(tracking.build(track, job.folder))
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        return {}
+    return workdir.course(workdir.records(job.config, job.folder), metric)

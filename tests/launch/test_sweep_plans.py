@@ -7,7 +7,8 @@ import statistics
 import numpy as np
 import pytest
 
-from launch.sweep import names, plan, search
+from launch.compare import knobs
+from launch.sweep import plan, search
 from seg import config
 from tests.launch import sweep_cases
 
@@ -78,7 +79,7 @@ def test_names_suit_a_file_system_and_tell_trials_apart():
 
 
 def test_the_same_last_part_of_two_knobs_is_written_out():
-    labels = names.labels(["model.name", "optim.name", "model.width"])
+    labels = knobs.labels(["model.name", "optim.name", "model.width"])
     assert list(labels.values()) == ["model.name", "optim.name", "width"]
 
 

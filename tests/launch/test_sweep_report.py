@@ -1,8 +1,6 @@
 """What is told of a sweep: table, pictures, the parent's run."""
 
-import base64
 import csv
-import io
 import itertools
 import json
 import statistics
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from launch.sweep import page, report, results, work
+from launch.sweep import report, results, work
 from seg import config
 from seg.evaluate.plots import sweeps
 from seg.train import tracking
@@ -162,33 +160,6 @@ def test_pictures_take_texts_truths_tuples_and_one_trial(tmp_path):
     }
     sweeps.courses(tmp_path / "curves.png", runs, label="val/dice")
     assert _colours(tmp_path / "curves.png") > 20
-
-
-def test_the_page_holds_everything_and_escapes_names(tmp_path):
-    draw = np.random.default_rng(0)
-    overlays = {}
-    for name in ("a < b", "c", "d"):
-        folder = tmp_path / name.replace(" < ", "")
-        folder.mkdir()
-        for k in (1, 2, 3)[: 2 if name == "d" else 3]:
-            pixels = draw.integers(0, 255, (900, 500, 3)).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / f"first_{k}.png")
-        overlays[name] = sorted(folder.glob("*.png"))
-    curve = tmp_path / "curves.png"
-    Image.fromarray(np.zeros((20, 30), np.uint8)).save(curve)
-    path = tmp_path / "compare.html"
-    rows = [["a < b", "0.9"], ["c", "0.8"]]
-    page.make(path, "x", ["name", "dice"], rows, {"curves": curve}, overlays)
-    text = path.read_text()
-    assert "a &lt; b" in text and "a < b" not in text
-    assert text.count("<figure>") == 6  # the images that all three have
-    assert "http" not in text and "<script" not in text
-    assert text.count("data:image/png") == 1
-    shown = base64.b64decode(text.split("data:image/jpeg;base64,")[1]
-                             .split('"')[0])  # fmt: skip
-    assert max(Image.open(io.BytesIO(shown)).size) == 640
-    page.make(path, "x", ["name"], [], {}, {})
-    assert "same images" not in path.read_text()
 
 
 def test_numbers_lie_by_their_logarithms_where_those_are_even():

@@ -117,6 +117,31 @@ def test_what_is_measured_anew_for_a_step_counts_if_it_differs(client):
     assert [v["test/dice"] for v in values] == [0.8, 0.9, 0.8, 0.9]
 
 
+@pytest.mark.parametrize("uri", ["jsonl:spool", "sqlite:///m.db"])
+def test_the_records_of_a_run_are_read_without_a_trace(uri, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    track = config.Track(uri=uri)
+    work = pathlib.Path("work")
+    assert tracking.records(track, work) == [] and not work.exists()
+    tracker = tracking.JsonlTracker(
+        work / "spool.jsonl", name="work", experiment="seg"
+    )
+    if uri.startswith("jsonl"):
+        tracker = tracking.build(track, work)
+    tracker.start(_config(), {})
+    tracker.metrics(3, {"train/loss": 0.25, "val/dice": float("nan")})
+    work = work.rename("moved")
+    before = sorted(pathlib.Path().rglob("*"))
+    found = tracking.records(track, work)
+    assert [record["kind"] for record in found] == [
+        "start", "artifact", "metrics",
+    ]  # fmt: skip
+    ((step, values),) = tracking.points(found)
+    assert step == 3 and values["train/loss"] == 0.25
+    assert math.isnan(values["val/dice"])
+    assert sorted(pathlib.Path().rglob("*")) == before
+
+
 def test_what_joins_a_run_leaves_how_it_went_as_it_was(client, monkeypatch):
     first = _track("work", steps=[3], status="KILLED")
     before = client.get_run(first.run_id)

@@ -193,12 +193,16 @@ def courses(
     *,
     label: str,
     lower_is_better: bool = False,
+    order: Sequence[str] = (),
 ) -> None:
     """One metric over the steps of many trainings.
 
     runs: {name: [(steps, values), ...]}, a line for each seed; lines of one
     name have one colour. Up to seven names have a colour each and a place in
-    the legend, by their best score; of more only the three best ones have.
+    the legend; of more only the first three have.
+
+    order: of the names, of pictures in which they shall have the same colours;
+    without it they are in the order of their best score.
     """
     best = min if lower_is_better else max
     scores = {}
@@ -207,17 +211,20 @@ def courses(
         if values:
             scores[name] = best(values)
     names = sorted(scores, key=scores.__getitem__, reverse=not lower_is_better)
+    colours = {name: canvas.colour(i) for i, name in enumerate(order or names)}
+    names = [name for name in order or names if name in scores]
     n_named = len(names) if len(names) <= _NAMED else _BEST
     title = f"{label} over the steps"
     if n_named < len(names):
-        title += f"; the best {n_named} of {len(names)}"
+        title += f"; the {'first' if order else 'best'} {n_named}"
+        title += f" of {len(names)}"
     with canvas.figure(path, 8, 4.4 + 0.2 * n_named) as figure:
         ax = figure.subplots()
         handles = []
         for i in range(len(names))[::-1]:
             style = {"color": "#c4c4c4", "lw": 1.2}
             if i < n_named:
-                style = {"color": canvas.colour(i), "lw": 2}
+                style = {"color": colours[names[i]], "lw": 2}
             for steps, values in runs[names[i]]:
                 marker = "o-" if len(steps) < 40 else "-"
                 (line,) = ax.plot(steps, values, marker, ms=3.5, **style)

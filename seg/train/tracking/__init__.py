@@ -13,7 +13,7 @@ environment.
 import os
 import pathlib
 from collections.abc import Collection, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from seg import config as config_lib
 from seg.train.tracking import background, jsonl, models, names, upload
@@ -21,6 +21,7 @@ from seg.train.tracking import background, jsonl, models, names, upload
 MlflowTracker = background.MlflowTracker
 JsonlTracker = jsonl.JsonlTracker
 redact, text = names.redact, names.text
+points = jsonl.points
 
 
 class Tracker(Protocol):
@@ -140,6 +141,25 @@ def history(tracker: Tracker) -> list[tuple[int, dict[str, float]]]:
     if isinstance(tracker, JsonlTracker):
         return jsonl.history(tracker.path)
     return []
+
+
+def records(
+    track: config_lib.Track, workdir: str | os.PathLike
+) -> list[dict[str, Any]]:
+    """The records of the run in `workdir`, see `jsonl`; none: not to be found.
+
+    Unlike `build` it changes nothing there.
+    """
+    workdir = pathlib.Path(workdir)
+    mark = workdir / "run_id"
+    path: pathlib.Path | None = workdir / jsonl.SPOOL
+    if track.uri.startswith("jsonl:"):
+        folder = pathlib.Path(track.uri.removeprefix("jsonl:"))
+        run = mark.read_text()[:8] if mark.exists() else "-"
+        path = next(folder.glob(f"*-{run}/{jsonl.SPOOL}"), None)
+    if path is None or not path.exists():
+        return []
+    return [record for record, _ in jsonl.read(path)]
 
 
 def sync(

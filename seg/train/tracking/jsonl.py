@@ -24,7 +24,7 @@ import pathlib
 import shutil
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from seg import config as config_lib
@@ -190,13 +190,20 @@ def read(
                 ) from error
 
 
-def history(path: pathlib.Path) -> list[tuple[int, dict[str, float]]]:
-    """(step, values) of all metrics in a spool."""
+def points(
+    records: Iterable[dict[str, Any]],
+) -> list[tuple[int, dict[str, float]]]:
+    """(step, values) of all metrics among the records of a spool."""
     return [
         (record["step"], {k: float(v) for k, v in record["values"].items()})
-        for record, _ in read(path)
+        for record in records
         if record["kind"] == "metrics"
     ]
+
+
+def history(path: pathlib.Path) -> list[tuple[int, dict[str, float]]]:
+    """(step, values) of all metrics in a spool."""
+    return points(record for record, _ in read(path))
 
 
 def _number(value: float) -> float | str:
