@@ -213,7 +213,7 @@ class Predictor:
         (`data.diameter`): as `predict.diameter` or `predict.pixel_size` say, or
         the pixel_size of the image itself; or else, for a model that has
         learned objects, as they look at first sight. Of a large image that is
-        five places of it, and what is within a factor of 2.5 stays as it is.
+        five places of it, and what is nearly as large stays as it is.
         `rows(top, bottom)` gives rows of the image, whose (H, W) is `shape`,
         with the model's channels.
         """

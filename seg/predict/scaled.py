@@ -27,7 +27,9 @@ _WIDE = 4  # and how many objects of the training would lie side by side there
 _SMALL = 1024  # an image up to this side is looked at as a whole, px
 _ROWS = 256  # of a strip at the image's own size, at most
 _FEW = 3  # fewer objects tell nothing of their size
-_ALIKE = 2.5  # a size is alike another up to this factor
+# As the training's is a size that is so many times smaller or larger. Small
+# objects that touch are told apart better where they are seen larger.
+_SMALLER, _LARGER = 1.4, 3.0
 _ENLARGED = 4  # times at most that an image is enlarged without being told
 
 
@@ -154,7 +156,8 @@ def at_first_sight(
     """
     areas = np.concatenate([look(place) for place in _places(shape, trained)])
     diameter = targets.diameter(areas)
-    if len(areas) < _FEW or 1 / _ALIKE <= diameter / trained <= _ALIKE:
+    alike = 1 / _SMALLER <= diameter / trained <= _LARGER
+    if len(areas) < _FEW or alike:
         return 1.0
     zoom = min(max(trained / diameter, 1 / MOST), _ENLARGED)
     _LOG.info(

@@ -118,7 +118,7 @@ def test_of_a_large_image_five_places_tell(model):
     assert use(model)(image).labels.max() == n
 
 
-@pytest.mark.parametrize("diameter", [8.0, 20.0])
+@pytest.mark.parametrize("diameter", [9.0, 20.0, 30.0])
 def test_what_is_nearly_as_large_stays_as_it_is(model, diameter):
     image, _ = discs(diameter)
     plain = use(model, rescale=False).probabilities(image)
