@@ -10,10 +10,13 @@ import mlflow
 import numpy as np
 import pytest
 from array_record.python import array_record_data_source
+from flax import nnx
 from PIL import Image
 
-from seg import config, flags
+from seg import config, flags, models
 from seg.data import synthetic
+from seg.models import pretrained
+from seg.predict import bundle
 
 assert array_record_data_source  # defines flags, which must outlive a command
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments"
@@ -56,7 +59,20 @@ def raw(tmp_path_factory):
     return root
 
 
-def run(launch, raw, folder, experiment):
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    """A file of weights as ImageNet's of MobileNetV2, but random."""
+    import keras
+
+    path = tmp_path_factory.mktemp("encoder") / "mobilenet.weights.h5"
+    net = keras.applications.MobileNetV2(
+        weights=None, include_top=False, input_shape=(None, None, 3)
+    )
+    net.save_weights(path)
+    return path
+
+
+def run(launch, raw, folder, experiment, encoder=""):
     """The metrics that a training of two steps has logged."""
     asked = flags.load_experiment(str(experiment))
     uri = f"sqlite:///{folder}/runs.db"
@@ -65,8 +81,11 @@ def run(launch, raw, folder, experiment):
         "data.dir": raw / "records",
         "track.uri": uri,
         "data.resize": 64 if asked.data.resize else 0,
-        "optim.rates": "",  # without a file there is nothing to freeze
     }
+    if encoder:
+        values["model.encoder"] = encoder
+    else:  # without a file there is nothing to freeze
+        values["optim.rates"] = ""
     if asked.data.layout != "synthetic":
         values["data.path"] = raw / asked.data.layout
     knobs = [f"--{path}={value}" for path, value in values.items()]
@@ -97,3 +116,21 @@ def test_it_trains_and_logs_a_run(launch, raw, tmp_path, path):
 def test_so_does_what_was_published(launch, raw, tmp_path, path):
     metrics = run(launch, raw, tmp_path, f"{path}:as_published")
     assert np.isfinite(metrics["train/loss"])
+
+
+# of Keras, when it draws weights
+@pytest.mark.filterwarnings("ignore:__array__ implementation")
+@pytest.mark.slow
+def test_the_tutorials_encoder_stays_as_its_file_has_it(
+    launch, raw, tmp_path, encoder
+):
+    experiment = f"{FOLDER / 'tutorial_mobilenet.py'}:as_published"
+    run(launch, raw, tmp_path, experiment, encoder)
+    trained = bundle.load(tmp_path / "run" / "bundle")
+    begun = models.build(trained.config.model, nnx.Rngs(0))
+    pretrained.load(begun, encoder)
+    start = bundle.from_model(trained.config, begun).weights
+    same = {n: np.array_equal(v, trained.weights[n]) for n, v in start.items()}
+    inside = [name for name in same if name.startswith("encoder/")]
+    assert len(inside) > 100 and all(same[name] for name in inside)
+    assert not all(same.values())
