@@ -12,7 +12,13 @@ from PIL import Image
 
 from seg.images import formats
 from tests.browser import mlflow_ui
-from tests.serve.conftest import draw, png, save_model, serving, until
+from tests.serve.conftest import (
+    draw,
+    png,
+    save_models,
+    serving,
+    until,
+)
 
 pytestmark = mlflow_ui.MARKS
 
@@ -21,16 +27,7 @@ PATIENCE_MS = 30_000
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    save_model(folder / "nuclei")
-    save_model(
-        folder / "beads",
-        model__n_classes=3,
-        classes=("background", "bead", "cell"),
-        predict__min_area=(4, 9),
-    )
-    save_model(folder / "scaled", data__pixel_size=0.25)
-    sources = [str(folder / name) for name in ("nuclei", "beads", "scaled")]
+    sources = save_models(tmp_path_factory.mktemp("models"))
     with serving(sources) as found:
         yield found
 

@@ -62,10 +62,8 @@ def save_model(folder, **changes):
     return bundle.save(dataclasses.replace(made, weights=weights), folder)
 
 
-@pytest.fixture(scope="package")
-def bundles(tmp_path_factory):
-    """Folders of tiny models: one class, and three."""
-    folder = tmp_path_factory.mktemp("models")
+def save_models(folder):
+    """Folders of two tiny models in there: one class, and three."""
     save_model(folder / "nuclei")
     save_model(
         folder / "beads",
@@ -74,6 +72,11 @@ def bundles(tmp_path_factory):
         predict__min_area=(4, 9),
     )
     return [str(folder / "nuclei"), str(folder / "beads")]
+
+
+@pytest.fixture(scope="package")
+def bundles(tmp_path_factory):
+    return save_models(tmp_path_factory.mktemp("models"))
 
 
 @contextlib.contextmanager
