@@ -53,7 +53,8 @@ def main(argv: list[str]) -> int:
             print(defect, file=sys.stderr)
         raise
     for split in records.SPLITS:
-        print(f"{split}: {prepared.n(split)} images")
+        whole = config.data.split != "tiles" or split == "test"
+        print(f"{split}: {prepared.n(split)} {'images' if whole else 'tiles'}")
     if FLAGS.pack:
         records.pack(prepared, config, FLAGS.pack, FLAGS.pack_splits)
         print(f"packed {', '.join(FLAGS.pack_splits)} into {FLAGS.pack}")

@@ -6,9 +6,11 @@
 
 # %%
 import os
+import pathlib
 
-URI = os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
-EXPERIMENT = "seg"
+DATABASE = pathlib.Path("../../mlflow.db")  # that of the checkout
+URI = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DATABASE}"
+EXPERIMENTS = []  # names; none of them: all that there are
 SCORES = ["test/dice", "test/ap50", "val/dice", "val/ap50"]
 
 # %% [markdown]
@@ -20,9 +22,12 @@ import matplotlib.pyplot as plt
 from seg.train.tracking import upload
 
 mlflow = upload.library()
+assert not URI.startswith("sqlite") or pathlib.Path(URI[10:]).exists(), URI
 mlflow.set_tracking_uri(URI)
-runs = mlflow.search_runs(experiment_names=[EXPERIMENT])
+known = [each.name for each in mlflow.search_experiments()]
+runs = mlflow.search_runs(experiment_names=EXPERIMENTS or known)
 scores = [name for name in SCORES if f"metrics.{name}" in runs]
+assert scores, f"no scored runs in {URI}; its experiments: {', '.join(known)}"
 runs = runs.dropna(subset=[f"metrics.{name}" for name in scores], how="all")
 runs = runs.sort_values(f"metrics.{scores[0]}", ascending=False)
 runs = runs.set_index("tags.mlflow.runName")

@@ -279,7 +279,7 @@ def _about(model: pathlib.Path) -> dict[str, Any]:
     """Of the side, with the engine that this bundle is run by."""
     from seg import normalize
     from seg.predict import bundle as bundle_lib
-    from seg.predict import engine
+    from seg.predict import engine, predictor
     from seg.predict.engine import graphs, xla
 
     bundle, chosen = bundle_lib.load(model), engine.choose("auto")
@@ -287,7 +287,7 @@ def _about(model: pathlib.Path) -> dict[str, Any]:
         network = bundle_lib.model(bundle)
         run = xla.Xla(network, normalize.scaling(bundle.config.data))
     else:
-        content = bundle.exports[bundle_lib.GRAPH]
+        content = predictor.with_graph(bundle).exports[bundle_lib.GRAPH]
         run = graphs.ENGINES[chosen](content, bundle.stride)
     tile = np.zeros((1, bundle.stride, bundle.stride, 1), np.uint8)
     run.run(tile, normalize.measure(tile[0]))

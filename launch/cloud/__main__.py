@@ -43,6 +43,9 @@ def define() -> None:
         "accelerator", "", "which of the target's GPUs; empty = the cheapest"
     )
     flags.DEFINE_integer("nodes", 1, "hosts with GPUs", lower_bound=1)
+    flags.DEFINE_bool(
+        "yes", False, "submit without asking; else the price is shown first"
+    )
     flags.DEFINE_bool("spot", True, "hosts that may be taken away, for less")
     flags.DEFINE_bool("sweep", False, "run launch.sweep, not launch.train")
     flags.DEFINE_string(
@@ -72,7 +75,8 @@ def main(argv: list[str]) -> int:
     order = _order(config)
     task = plan.make(FLAGS.target, order)
     file = _TASKS / f"{order.workdir}.yaml"
-    words = skypilot.command(file, plan.secrets(os.environ))
+    secrets = plan.secrets(os.environ)
+    words = skypilot.command(file, secrets, yes=FLAGS.yes)
     version = skypilot.check(task)
     print(f"# {file}: as SkyPilot {version} wants it\n{skypilot.text(task)}")
     print(f"# submitted by\n{shlex.join(words)}\n")

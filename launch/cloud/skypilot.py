@@ -57,10 +57,13 @@ def text(task: dict[str, Any]) -> str:
     return yaml.safe_dump(task, sort_keys=False, allow_unicode=True, width=80)
 
 
-def command(file: pathlib.Path, secrets: list[str]) -> list[str]:
-    """What submits a task as a managed job."""
+def command(
+    file: pathlib.Path, secrets: list[str], *, yes: bool = False
+) -> list[str]:
+    """What submits a task as a managed job; yes: without asking."""
     named = [word for name in secrets for word in ("--secret", name)]
-    return ["sky", "jobs", "launch", "--yes", "--detach-run", *named, str(file)]
+    asks = ["--yes"] * yes
+    return ["sky", "jobs", "launch", *asks, "--detach-run", *named, str(file)]
 
 
 def submit(words: list[str]) -> int:

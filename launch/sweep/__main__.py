@@ -38,7 +38,7 @@ FLAGS = flags.FLAGS
 def define() -> None:
     """The flags of this command."""
     seg_flags.define()
-    flags.DEFINE_string("workdir", None, "folder of the sweep")
+    flags.DEFINE_string("workdir", None, "folder of the run or sweep")
     flags.DEFINE_list("seeds", [], "repeat each trial with these seeds")
     flags.DEFINE_integer(
         "trials",
@@ -52,7 +52,7 @@ def define() -> None:
     )
     flags.DEFINE_bool("evaluate", False, "score the trials on the test images")
     flags.DEFINE_string("tiles", "", "a pack in place of data.dir")
-    flags.DEFINE_bool("dry_run", False, "list the trials, and no more")
+    flags.DEFINE_bool("dry_run", False, "check and list, and no more")
 
 
 def main(argv: list[str]) -> int:
@@ -61,9 +61,6 @@ def main(argv: list[str]) -> int:
     seg_flags.show_log()
     plan, swept = planned()
     workdir = seg_flags.workdir()
-    if FLAGS.dry_run:
-        _list(plan)
-        return seg_flags.DONE
     if plan.search:
         search.library()
     sweep = share.Sweep(
@@ -76,6 +73,9 @@ def main(argv: list[str]) -> int:
     }
     with stop.Signals() as signals:
         _preflight(sweep, signals)
+        if FLAGS.dry_run:
+            _list(plan)
+            return seg_flags.DONE
         sweep.open(about)
         parent = report.Parent(sweep, tags)
         with sweep.lock():

@@ -48,10 +48,18 @@ def propose(
     points = [_encoded(search, point) for point, _, _ in known]
     for _ in range(_TRIES):
         trial = study.ask(space)
-        if trial.params not in points:
-            return _decoded(search, trial.params)
+        params = {k: _short(v, space[k]) for k, v in trial.params.items()}
+        if params not in points:
+            return _decoded(search, params)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     return None
+
+
+def _short(value: Any, values: Any) -> Any:
+    """A number of four digits in place of seventeen, within its range."""
+    if not isinstance(value, float):
+        return value
+    return min(max(float(f"{value:.4g}"), values.low), values.high)
 
 
 def library() -> Any:

@@ -53,7 +53,9 @@ def check_range(
     ends = values[1:]
     numbers = all(type(x) in (int, float) and math.isfinite(x) for x in ends)
     if len(ends) != 2 or not numbers or not ends[0] < ends[1]:
-        raise config_lib.ConfigError(f"{where}; give ({kind!r}, low, high)")
+        raise config_lib.ConfigError(
+            f"{where}; give ({kind!r}, low, high), the lower end first"
+        )
     if kind == "log" and ends[0] <= 0:
         raise config_lib.ConfigError(f"{where}; a log range begins above 0")
     for end in ends:

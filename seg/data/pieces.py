@@ -21,7 +21,7 @@ from seg.data import masks, pipeline, split
 from seg.data.sample import Sample
 
 WARNING = (
-    "WARNING: data.split=tiles validates on tiles of images that are trained "
+    "data.split=tiles validates on tiles of images that are trained "
     "on: its scores leak, and are for comparison only; use data.split=group"
 )
 

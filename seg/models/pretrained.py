@@ -77,8 +77,8 @@ def read(path: str | os.PathLike) -> dict[str, list[np.ndarray]]:
     except (OSError, KeyError) as error:
         raise config_lib.UserError(
             f"{path} holds no weights of a Keras model that can be read "
-            f"({error}); save them with save_weights of a newer "
-            "Keras, whose files name the layers"
+            f"({error}); fetch it again, or save it with save_weights of a "
+            "newer Keras, whose files name the layers"
         ) from error
     return {name: weights for name, weights in layers.items() if weights}
 

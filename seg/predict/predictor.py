@@ -77,7 +77,7 @@ class Predictor:
         name = engines.choose(engine)
         if name in engines.MODULES:
             try:
-                bundles = [_with_graph(one) for one in bundles]
+                bundles = [with_graph(one) for one in bundles]
             except config_lib.UserError as error:
                 if engine != "auto":
                     raise
@@ -378,7 +378,7 @@ class Predictor:
         )
 
 
-def _with_graph(bundle: bundle_lib.Bundle) -> bundle_lib.Bundle:
+def with_graph(bundle: bundle_lib.Bundle) -> bundle_lib.Bundle:
     """The bundle with its ONNX graph, if need be of ~/.cache/seg or made."""
     exports = dict(bundle.exports)
     if bundle_lib.GRAPH not in exports:

@@ -1,5 +1,6 @@
 """Validation: whole images, stitched, as they will be predicted."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,6 +12,9 @@ from seg.data import records, targets
 from seg.evaluate import report
 from seg.predict import bundle, predictor
 from seg.train import losses, step
+
+_SILENT_S = 30.0  # at most, in a validation
+_log = logging.getLogger(__name__)
 
 
 def on_images(
@@ -48,11 +52,16 @@ def on_images(
             made, engine="jax", on_batch=check if alone else lambda: None
         )
         seen, seconds, n_pixels = [], [], []
+        told = time.monotonic()
 
         def score(record: records.Record) -> predictor.Segmentation:
+            nonlocal told
             if not alone:
                 check()
             began = time.monotonic()
+            if began - told > _SILENT_S:
+                _log.info("validated %d of %d images", len(seen), n_scored)
+                told = began
             found = predict(
                 record["image"],
                 name=record["id"],

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from seg.evaluate import marks, plots
+from seg.evaluate.plots import sweeps
 
 
 def _scene():
@@ -265,3 +266,20 @@ def test_hero_shows_objects_errors_and_areas(tmp_path, pixel_um):
     assert width > 3 * height
     nothing = np.zeros((60, 60), np.int32)
     plots.hero(path, image[part], nothing, nothing, classes=nothing)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.35, 0.3481, 0.2], [1e-3, 1.01e-3, 1e-2, 5e-2], [3, 4, 5]]
+)
+def test_numbers_on_an_axis_do_not_overlap(values):
+    axis = sweeps._Axis(values, [*range(len(values))])
+    at = sorted(place for place, _ in axis.ticks)
+    assert len(at) > 1 and np.diff(at).min() >= sweeps._LINE
+
+
+def test_a_score_is_never_on_a_logarithmic_axis():
+    scores = [0.01, 0.03, 0.1, 0.8]
+    axis = sweeps._Axis(scores, [0, 1, 2, 3], log=False)
+    np.testing.assert_allclose(
+        axis.at, [0, 0.02 / 0.79, 0.09 / 0.79, 1], atol=1e-9
+    )

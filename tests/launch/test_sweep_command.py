@@ -128,6 +128,8 @@ def test_bad_input_is_one_line(launch, tmp_path, swept, arguments, words):
     assert code == 2 and words in told and told.count("\n") == 1
 
 
+# the launcher itself never imports JAX, which says so; these tests' process did
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 def test_a_dry_run_lists_the_trials(launch, tmp_path):
     file = tmp_path / "e.py"
     text = "from seg import config\ndef get_config(): return config.Config()\n"
@@ -137,6 +139,17 @@ def test_a_dry_run_lists_the_trials(launch, tmp_path):
     )
     assert code == 0 and len(told.splitlines()) == 8
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
+def test_a_dry_run_finds_what_the_sweep_would_refuse(launch, tmp_path):
+    file = tmp_path / "e.py"
+    text = "from seg import config\ndef get_config(): return config.Config()\n"
+    file.write_text(f"{text}SWEEP = {{'model.name': ['unet', 'unett']}}")
+    code, _, told = launch(
+        "sweep.__main__", f"--experiment={file}", "--dry_run"
+    )
+    assert code == 2 and "did you mean unet" in told
 
 
 # ------------------------------------------------------------ long, and real

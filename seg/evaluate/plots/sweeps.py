@@ -15,6 +15,8 @@ _LOG = 4.0  # largest by smallest value, from which an axis may be logarithmic
 _NAMED = 7  # lines that have a colour and a name each
 _BEST = 3  # that are named of more
 _TICKS = 6
+_LINE = 0.05  # of an axis: two numbers nearer than that would overlap
+_WRAPPED = 8  # texts on an axis, of which more have no room for two lines
 
 
 def parallel(
@@ -38,7 +40,7 @@ def parallel(
         range(len(trials)), key=lambda i: scores[i], reverse=lower_is_better
     )
     axes = [_Axis([t[knob] for t in trials], order) for knob in knobs]
-    axes.append(_Axis(list(scores), order, lower_is_better))
+    axes.append(_Axis(list(scores), order, lower_is_better, log=False))
     colours = _colours(scores, lower_is_better)
     width = max(6.4, 1.2 + 2.1 * len(axes))
     with canvas.figure(path, width, 4.8) as figure:
@@ -71,7 +73,12 @@ class _Axis:
     """Where the values of one knob lie on an axis from 0 to 1."""
 
     def __init__(
-        self, values: list[Any], order: list[int], flipped: bool = False
+        self,
+        values: list[Any],
+        order: list[int],
+        flipped: bool = False,
+        *,
+        log: bool = True,
     ):
         self.category = not all(
             isinstance(v, int | float) and not isinstance(v, bool)
@@ -80,25 +87,30 @@ class _Axis:
         if self.category:
             self._categories(values, order)
         else:
-            self._numbers(np.array(values, float), order, flipped)
+            self._numbers(np.array(values, float), order, flipped, log)
 
     def _categories(self, values: list[Any], order: list[int]) -> None:
         texts = [_text(value) for value in values]
         names = list(dict.fromkeys(texts))
+        few = len(names) <= _WRAPPED
         step = 1 / len(names)
         centre = {name: 1 - (k + 0.5) * step for k, name in enumerate(names)}
-        self.ticks = [(centre[name], name) for name in names]
+        self.ticks = [
+            (centre[name], textwrap.fill(name, 24) if few else name)
+            for name in names
+        ]
         self.at = _apart(np.array([centre[text] for text in texts]), order)
 
     def _numbers(
-        self, values: np.ndarray, order: list[int], flipped: bool
+        self, values: np.ndarray, order: list[int], flipped: bool, log: bool
     ) -> None:
         low, high = values.min(), values.max()
-        self._log = low > 0 and _is_log(values)
+        self._log = log and low > 0 and _is_log(values)
         self._range = (*self._scaled([low, high]), flipped)
         self.at = _apart(self._place(values), order)
         known = np.unique(values)
-        if len(known) > _TICKS:
+        places = self._place(known)
+        if len(known) > _TICKS or np.diff(places).min(initial=1) < _LINE:
             known = _round_ticks(low, high, self._log)
         self.ticks = [(float(self._place(v)), f"{v:.4g}") for v in known]
 
@@ -172,7 +184,7 @@ def _ticks(ax: Any, x: float, axis: _Axis, *, left: bool) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, tuple | list):
         value = ", ".join(map(str, value))
-    return textwrap.fill(str(value) or "none", 24)
+    return str(value) or "none"
 
 
 def _colours(scores: Sequence[float], lower_is_better: bool) -> list[Any]:
