@@ -15,6 +15,7 @@ from tests.browser import mlflow_ui
 from tests.serve.conftest import (
     draw,
     png,
+    save_model,
     save_models,
     serving,
     until,
@@ -27,8 +28,9 @@ PATIENCE_MS = 30_000
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    sources = save_models(tmp_path_factory.mktemp("models"))
-    with serving(sources) as found:
+    folder = tmp_path_factory.mktemp("models")
+    scaled = save_model(folder / "scaled", data__pixel_size=0.25)
+    with serving([*save_models(folder), str(scaled)]) as found:
         yield found
 
 
