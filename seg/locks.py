@@ -8,9 +8,12 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 Path = pathlib.Path
+_GLANCE_S = 0.05  # longer than `is_held` has a lock
 
 
 class BusyError(Exception):
@@ -34,26 +37,39 @@ def held(
     BusyError : see `wait`.
     """
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _taken(file):
             if not wait:
-                file.seek(0)
-                raise BusyError(file.read().strip() or "?") from error
-            if waiting:
-                waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+                time.sleep(_GLANCE_S)  # it may be one that only looks
+                if not _taken(file):
+                    file.seek(0)
+                    raise BusyError(file.read().strip() or "?")
+            else:
+                if waiting:
+                    waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(f"{os.getpid()} on {os.uname().nodename}")
         file.flush()
         yield
 
 
+def _taken(file: TextIO) -> bool:
+    """Takes the lock, if nobody has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock file; needs no right to write it."""
+    """Whether a process holds the lock file; needs no right to write it.
+
+    Of a file that may not be read it is not known: False.
+    """
     try:
         file = path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return False
     with file:
         try:

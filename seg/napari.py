@@ -4,6 +4,7 @@
 """
 
 import math
+import zlib
 from collections.abc import Generator
 from typing import Any
 
@@ -13,10 +14,7 @@ import seg
 from seg import config
 
 Found = tuple[np.ndarray, list[dict[str, Any]], dict[tuple[int, ...], str]]
-"""Labels int32 [..., H, W], rows of the table, planes that failed and why.
-
-No id is in two planes; a row's `axis_0` and so on say which one it is in.
-"""
+"""Labels int32 [..., H, W], rows of the table, planes that failed and why."""
 
 
 def segment(
@@ -32,8 +30,8 @@ def segment(
 
     image: [..., H, W], or if rgb [..., H, W, 3 or 4], whose alpha is dropped;
     what NumPy can slice, read plane by plane. pixel_size: (row, column),
-    micrometres, if known. The rest is as of `seg.load` and its predictor.
-    Raises UserError where the model cannot be used, or no plane.
+    micrometres. The rest is as of `seg.load`. No id is in two planes. Raises
+    UserError where the model cannot be used, or no plane.
     """
     predictor = seg.load(model, **settings)
     shape = image.shape[:-1] if rgb else image.shape
@@ -117,7 +115,7 @@ def _pixel_size(image: Any) -> tuple[float, float] | None:
 
 
 def _show(viewer: Any, image: Any, made: dict, end: Found | str) -> None:
-    """Adds the layer or changes an earlier run's, and says what failed."""
+    """Adds a layer, or changes an earlier run's that nobody has painted on."""
     import pandas
     from napari.utils import notifications
 
@@ -130,11 +128,13 @@ def _show(viewer: Any, image: Any, made: dict, end: Found | str) -> None:
         notifications.show_error(f"{n}, {plane}: {why}")
     place = ("scale", "translate", "rotate", "shear", "affine", "units")
     new = {name: getattr(image, name) for name in place}
+    made["sum"] = zlib.crc32(labels)
     new |= {"features": pandas.DataFrame(rows), "metadata": {"seg": made}}
     for layer in viewer.layers:
-        if layer.metadata.get("seg", {}).get("image") == made["image"]:
-            layer.data = labels
-            for name, value in new.items():
+        was = layer.metadata.get("seg")
+        ours = isinstance(was, dict) and was.get("image") == made["image"]
+        if ours and was["sum"] == zlib.crc32(layer.data):
+            for name, value in (("data", labels), *new.items()):
                 setattr(layer, name, value)
             return None
     return viewer.add_labels(labels, name=f"{image.name} objects", **new)

@@ -217,6 +217,13 @@ def test_run_shows_a_layer_and_run_again_changes_it(viewer, model):
     assert len(layer.features) == layer.data.max() == 2
     assert (layer.opacity, layer.name) == (0.3, "mine")
 
+    layer.data[0, :4, :4] = 9  # as the brush does
+    layer.metadata = {**layer.metadata, "other": 1}
+    again = press(model=model, threshold=0.1)
+    assert len(again) == 2 and again[0] is layer
+    assert (layer.data[0, :4, :4] == 9).all()
+    viewer.layers.remove(again[1])
+
     records = notification_manager.records
     del records[:]
     before = layer.data.copy()

@@ -190,7 +190,9 @@ def _placed(order: Order) -> dict[str, str]:
     flat = config_lib.to_flat(order.config)
     drawn = order.config.data.layout == "synthetic" or order.tiles
     for path in _FILES:
-        knobs.pop(path, None)
+        given = knobs.pop(path, None)
+        if given == "" and path != "data.path":
+            knobs[path] = ""  # the experiment's own is not wanted
         if path in ("data.path", "data.exclude") and drawn:
             continue
         if path in _OURS and _is_uploaded(flat[path]):

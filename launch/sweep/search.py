@@ -56,10 +56,15 @@ def propose(
 
 
 def _short(value: Any, values: Any) -> Any:
-    """A number of four digits in place of seventeen, within its range."""
+    """A number of a few digits in place of seventeen, within its range.
+
+    Four of its own, and as many as tell a thousandth of the range.
+    """
     if not isinstance(value, float):
         return value
-    return min(max(float(f"{value:.4g}"), values.low), values.high)
+    least = min(values.high - values.low, abs(value) or math.inf)
+    short = round(value, 3 - math.floor(math.log10(least)))
+    return min(max(short, values.low), values.high)
 
 
 def library() -> Any:

@@ -176,6 +176,7 @@ class Sweep:
                 lock.close()
                 continue
             same.check_config(job)  # of a process with another SWEEP
+            self._failures[job.name] = -1  # not once more in this process
             return job, n_busy, False
         return None, n_busy, blocked
 

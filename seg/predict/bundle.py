@@ -256,7 +256,8 @@ def _write(
             shutil.rmtree(scratch, ignore_errors=True)
     except OSError as error:
         raise config_lib.UserError(
-            f"cannot write the model to {folder}: {error.strerror}; make room "
+            f"cannot write the model to {folder}: {error.strerror or error}; "
+            "make room "
             "there or choose another folder"
         ) from error
     return folder
@@ -267,7 +268,7 @@ def _carry_over(folder: pathlib.Path, fresh: pathlib.Path) -> None:
     for path in folder.iterdir():
         if path.name in (MODEL, WEIGHTS, GRAPH, PROGRAM):
             continue
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.copytree(path, fresh / path.name, symlinks=True)
         elif not (fresh / path.name).exists():
             shutil.copy2(path, fresh / path.name, follow_symlinks=False)

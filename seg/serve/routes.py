@@ -142,7 +142,8 @@ def api(state: Application) -> fastapi.APIRouter:
     ) -> answers.Found:
         """The file is the body itself, or a form's field `file`."""
         choice = state.choice(model)
-        settings.of(choice.config)  # what is wrong is told before the work
+        # what is wrong is told before the work, whatever the size will be
+        settings.of(choice.config, (1.0, 1.0))
         with state.uploads.taken():
             content, called = await uploads.content(request)
             called = uploads.called(name) if name else called

@@ -110,7 +110,8 @@ class _Axis:
         self.at = _apart(self._place(values), order)
         known = np.unique(values)
         places = self._place(known)
-        if len(known) > _TICKS or np.diff(places).min(initial=1) < _LINE:
+        nearest = np.abs(np.diff(places)).min(initial=1)
+        if len(known) > _TICKS or nearest < _LINE:
             known = _round_ticks(low, high, self._log)
         self.ticks = [(float(self._place(v)), f"{v:.4g}") for v in known]
 

@@ -11,9 +11,10 @@ import pathlib
 import tempfile
 from collections.abc import Callable
 
+import seg
 from seg import compiler
 
-_VERSION = 1  # of how graphs are made; others are made again
+_VERSION = 1  # of how graphs are made, between two versions of seg
 _N_KEPT = 32
 _HASH = 32  # bytes of sha256 before the content
 
@@ -26,12 +27,15 @@ def get(model: str, make: Callable[[], bytes]) -> bytes:
     folder = compiler.cache_folder("graphs")
     if folder is None:
         return make()
-    path = folder / f"{model}-{_VERSION}.onnx"
-    with contextlib.suppress(OSError):
+    path = folder / f"{model}-{seg.__version__}-{_VERSION}.onnx"
+    try:
         content = path.read_bytes()
-        if hashlib.sha256(content[_HASH:]).digest() == content[:_HASH]:
+    except OSError:
+        content = b""
+    if hashlib.sha256(content[_HASH:]).digest() == content[:_HASH]:
+        with contextlib.suppress(OSError):  # it may be another's
             path.touch()
-            return content[_HASH:]
+        return content[_HASH:]
     content = make()
     with contextlib.suppress(OSError):
         _write(path, hashlib.sha256(content).digest() + content)

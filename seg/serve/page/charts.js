@@ -1,6 +1,6 @@
 // The panel's histogram and table.
 
-import { number, round, rounded } from "./units.js";
+import { behind, number, round } from "./units.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const [WIDTH, HEIGHT, FOOT, SIDE] = [330, 120, 18, 26];
@@ -83,7 +83,7 @@ export function histogram(box, objects, units, marked, least) {
     const anchor = at > WIDTH - 15 ? "end" : i ? "middle" : "start";
     svg.append(node("text", {
       x: at, y: HEIGHT + 4, "text-anchor": anchor,
-    }, i ? rounded(i * tick, 1) : 0));
+    }, i ? number(i * tick, behind(tick, 1)) : 0));
   }
   svg.append(node("text", { x: SIDE - 4, y: 12, "text-anchor": "end" }, most));
   svg.append(node("text", { x: SIDE - 4, y: y(0), "text-anchor": "end" }, 0));

@@ -13,7 +13,7 @@ export const number = (value, digits = 0) => (value == null ? "–"
   }));
 
 // Digits behind the point, for n of x that say something.
-const behind = (x, n) =>
+export const behind = (x, n) =>
   Math.min(6, Math.max(0, n - 1 - Math.floor(Math.log10(x || 1))));
 
 // A number with as many digits as n of them say something.
