@@ -277,6 +277,14 @@ def test_numbers_on_an_axis_do_not_overlap(values):
     assert len(at) > 1 and np.diff(at).min() >= sweeps._LINE
 
 
+def test_an_axis_upside_down_has_its_own_values_too():
+    texts = [
+        [text for _, text in sweeps._Axis([1.5, 4.2, 9], [0, 1, 2], flip).ticks]
+        for flip in (False, True)
+    ]
+    assert texts == [["1.5", "4.2", "9"]] * 2
+
+
 def test_a_score_is_never_on_a_logarithmic_axis():
     scores = [0.01, 0.03, 0.1, 0.8]
     axis = sweeps._Axis(scores, [0, 1, 2, 3], log=False)

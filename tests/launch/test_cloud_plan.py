@@ -170,6 +170,12 @@ def test_a_file_of_this_machine_alone_is_refused(knob, tmp_path):
         plan.make("gpu-1", cloud_cases.order(config=config_))
 
 
+def test_what_is_overridden_by_nothing_is_so_on_the_host():
+    order = cloud_cases.order(knobs={"data.exclude": "", "train.epochs": "3"})
+    words = shlex.split(plan.make("gpu-1", order)["envs"]["ARGS"])
+    assert {"--data.exclude=", "--train.epochs=3"} <= set(words)
+
+
 def test_a_password_is_passed_by_name():
     found = plan.secrets({"MLFLOW_TRACKING_PASSWORD": "x", "HOME": "y"})
     words = skypilot.command(pathlib.Path("a.yaml"), found)
@@ -239,7 +245,7 @@ def test_skypilot_takes_every_task_refuses_misspelled_ones_and_a_plan_is_shown(
     )
     assert done.returncode == 0, done.stderr
     assert "tpu-v5litepod-8: 1" in done.stdout
-    assert "sky jobs launch --yes --detach-run runs/cloud/demo" in done.stdout
+    assert "sky jobs launch --detach-run runs/cloud/demo" in done.stdout
     assert "'--loss.terms=binary_cross_entropy + dice'" in done.stdout
     assert not (tmp_path / "runs").exists()  # nothing is written
 

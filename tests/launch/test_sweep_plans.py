@@ -178,6 +178,20 @@ def test_a_search_that_goes_on_proposes_what_it_would_have(method):
         assert point["predict.min_area"] in [(3,), (5,)]
 
 
+@pytest.mark.parametrize(
+    "values", [("uniform", 0.999, 0.9999), ("log", 1e-5, 1e-1)]
+)
+def test_numbers_are_short_and_still_many(values):
+    distribution = search._distribution(search.library(), values)
+    kind, low, high = values
+    spread = np.linspace if kind == "uniform" else np.geomspace
+    short = {
+        search._short(float(v), distribution) for v in spread(low, high, 500)
+    }
+    assert len(short) > 450 and low <= min(short) <= max(short) <= high
+    assert max(len(repr(v)) for v in short) <= 10
+
+
 def test_tpe_learns_where_good_scores_are():
     found = [score for _, score, _ in _searched(sweep_cases.SPACE, 40)]
     assert statistics.fmean(found[20:]) > statistics.fmean(found[:10])

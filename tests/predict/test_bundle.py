@@ -288,10 +288,12 @@ def test_what_lies_beside_a_bundle_stays(tiny, make_bundle, tmp_path):
     (folder / "README.md").write_text("a card")
     (folder / "pictures").mkdir()
     (folder / "pictures" / "a.png").write_bytes(b"png")
+    (folder / "data").symlink_to(tmp_path)
     bundle.add_files(folder, tiny, {bundle.GRAPH: b"graph"})
     bundle.save(make_bundle(seed=1), folder)
     assert (folder / "README.md").read_text() == "a card"
     assert (folder / "pictures" / "a.png").read_bytes() == b"png"
+    assert (folder / "data").is_symlink()
     assert not (folder / bundle.GRAPH).exists()  # of the older model
 
 
