@@ -8,12 +8,10 @@ import contextlib
 import fcntl
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import IO
 
 Path = pathlib.Path
-_GLANCE_S = 0.05  # longer than `is_held` has a lock
 
 
 class BusyError(Exception):
@@ -37,26 +35,26 @@ def held(
     BusyError : see `wait`.
     """
     with path.open("a+") as file:
-        if not _taken(file):
-            if not wait:
-                time.sleep(_GLANCE_S)  # it may be one that only looks
-                if not _taken(file):
-                    file.seek(0)
-                    raise BusyError(file.read().strip() or "?")
-            else:
+        while not _took(file, fcntl.LOCK_EX):
+            if wait:
                 if waiting:
                     waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
+                break
+            # beside one that only looks, see `is_held`, this can be had
+            if not _took(file, fcntl.LOCK_SH):
+                file.seek(0)
+                raise BusyError(file.read().strip() or "?")
         file.truncate(0)
         file.write(f"{os.getpid()} on {os.uname().nodename}")
         file.flush()
         yield
 
 
-def _taken(file: TextIO) -> bool:
-    """Takes the lock, if nobody has it."""
+def _took(file: IO, kind: int) -> bool:
+    """Takes a lock, if nobody has one that forbids it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -72,8 +70,4 @@ def is_held(path: Path) -> bool:
     except (FileNotFoundError, PermissionError):
         return False
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not _took(file, fcntl.LOCK_SH)

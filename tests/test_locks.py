@@ -70,3 +70,22 @@ def test_whether_a_lock_is_held_is_seen_without_a_trace(tmp_path, holder):
     assert not locks.is_held(path) and path.read_bytes() == before
     assert not locks.is_held(tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_one_that_only_looks_keeps_nobody_from_a_lock(tmp_path):
+    path, ends = tmp_path / "lock", threading.Event()
+    path.touch()
+
+    def look():
+        while not ends.is_set():
+            locks.is_held(path)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(2000):
+            with locks.held(path, wait=False):
+                pass
+    finally:
+        ends.set()
+        thread.join()

@@ -280,15 +280,11 @@ def _about(model: pathlib.Path) -> dict[str, Any]:
     from seg import normalize
     from seg.predict import bundle as bundle_lib
     from seg.predict import engine, predictor
-    from seg.predict.engine import graphs, xla
 
     bundle, chosen = bundle_lib.load(model), engine.choose("auto")
-    if chosen == "jax":
-        network = bundle_lib.model(bundle)
-        run = xla.Xla(network, normalize.scaling(bundle.config.data))
-    else:
-        content = predictor.with_graph(bundle).exports[bundle_lib.GRAPH]
-        run = graphs.ENGINES[chosen](content, bundle.stride)
+    if chosen != "jax":
+        bundle = predictor.with_graph(bundle)
+    run = predictor.run_by(bundle, chosen)
     tile = np.zeros((1, bundle.stride, bundle.stride, 1), np.uint8)
     run.run(tile, normalize.measure(tile[0]))
     return ours.ran_on() | {

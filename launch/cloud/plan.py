@@ -190,20 +190,21 @@ def _placed(order: Order) -> dict[str, str]:
     flat = config_lib.to_flat(order.config)
     drawn = order.config.data.layout == "synthetic" or order.tiles
     for path in _FILES:
-        given = knobs.pop(path, None)
-        if given == "" and path != "data.path":
-            knobs[path] = ""  # the experiment's own is not wanted
-        if path in ("data.path", "data.exclude") and drawn:
+        if not flat[path]:  # and what says so among the knobs stays
+            if path == "data.path" and not drawn:
+                raise config_lib.ConfigError(
+                    f"data.layout={order.config.data.layout} needs images; "
+                    "give --data.path=PLACE/IN/BUCKET and "
+                    "--data_bucket=gs://NAME"
+                )
+            continue
+        knobs.pop(path, None)
+        if drawn and path in ("data.path", "data.exclude"):
             continue
         if path in _OURS and _is_uploaded(flat[path]):
             knobs[path] = flat[path]
-        elif flat[path]:
+        else:
             knobs[path] = f"{DATA}/{_inside(path, flat[path])}"
-        elif path == "data.path":
-            raise config_lib.ConfigError(
-                f"data.layout={order.config.data.layout} needs images; give "
-                "--data.path=PLACE/IN/BUCKET and --data_bucket=gs://NAME"
-            )
     return knobs
 
 

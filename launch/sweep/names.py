@@ -13,7 +13,6 @@ from typing import Any
 
 from launch.compare import knobs as knobs_lib
 
-SEED = knobs_lib.SEED
 _LONGEST = 100  # characters
 
 
@@ -33,7 +32,7 @@ def name(
     parts = [number] * bool(number) + [
         f"{short[knob]}={_plain(text(value))}"
         for knob, value in point.items()
-        if knob != SEED or value != seed
+        if knob != knobs_lib.SEED or value != seed
     ]
     found = ",".join(parts)
     found = found or "base"

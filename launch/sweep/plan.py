@@ -20,12 +20,13 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from launch.compare import knobs as knobs_lib
 from launch.sweep import names
 from launch.sweep import values as values_lib
 from seg import config as config_lib
 
 METHODS = ("tpe", "random")
-SEED = names.SEED
+SEED = knobs_lib.SEED
 _OPTIONS = ("search", "trials", "seed")
 _N_TRIALS = 20  # of a search that does not say
 

@@ -168,12 +168,8 @@ def _wait_for_orphan(job: Job, children: Children) -> None:
     It was asked to end with its parent, and does so after the step it is in,
     or what it compiles; until then it holds the workdir.
     """
-    while (job.folder / "lock").exists() and not children.stopped:
-        try:
-            with locks.held(job.folder / "lock", wait=False):
-                return
-        except locks.BusyError:
-            time.sleep(_PAUSE_S)
+    while locks.is_held(job.folder / "lock") and not children.stopped:
+        time.sleep(_PAUSE_S)
 
 
 def bundle(job: Job) -> pathlib.Path:

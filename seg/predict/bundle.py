@@ -257,8 +257,7 @@ def _write(
     except OSError as error:
         raise config_lib.UserError(
             f"cannot write the model to {folder}: {error.strerror or error}; "
-            "make room "
-            "there or choose another folder"
+            "make room there or choose another folder"
         ) from error
     return folder
 

@@ -84,7 +84,7 @@ class Predictor:
                 _LOG.warning("%s; JAX runs the network", error)
                 name = "jax"
         self.bundle, self.bundles = bundles[0], bundles
-        self._engine = ensemble.joined([_engine(one, name) for one in bundles])
+        self._engine = ensemble.joined([run_by(one, name) for one in bundles])
         self._on_batch = on_batch
         self._tile = _tile(config)
 
@@ -395,7 +395,8 @@ def _made(bundle: bundle_lib.Bundle) -> bytes:
     return export.onnx(bundle)
 
 
-def _engine(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:
+def run_by(bundle: bundle_lib.Bundle, name: str) -> engines.Engine:
+    """The engine of this name; all but jax want a bundle `with_graph`."""
     if name == "jax":
         from seg.predict.engine import xla
 

@@ -107,6 +107,14 @@ def test_a_trial_that_cannot_begin_ends_the_sweep_before_it_does(
     assert not (tmp_path / "w").exists()
 
 
+def _experiment(folder, swept):
+    """A file of an experiment, with a SWEEP if there is one."""
+    file = folder / "e.py"
+    text = "from seg import config\ndef get_config(): return config.Config()\n"
+    file.write_text(text + (f"SWEEP = {swept!r}" if swept else ""))
+    return file
+
+
 @pytest.mark.parametrize(
     ("swept", "arguments", "words"),
     [
@@ -121,9 +129,7 @@ def test_a_trial_that_cannot_begin_ends_the_sweep_before_it_does(
     ],
 )
 def test_bad_input_is_one_line(launch, tmp_path, swept, arguments, words):
-    file = tmp_path / "e.py"
-    text = "from seg import config\ndef get_config(): return config.Config()\n"
-    file.write_text(text + (f"SWEEP = {swept!r}" if swept else ""))
+    file = _experiment(tmp_path, swept)
     code, _, told = launch("sweep.__main__", f"--experiment={file}", *arguments)
     assert code == 2 and words in told and told.count("\n") == 1
 
@@ -131,9 +137,7 @@ def test_bad_input_is_one_line(launch, tmp_path, swept, arguments, words):
 # the launcher itself never imports JAX, which says so; these tests' process did
 @pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 def test_a_dry_run_lists_the_trials(launch, tmp_path):
-    file = tmp_path / "e.py"
-    text = "from seg import config\ndef get_config(): return config.Config()\n"
-    file.write_text(f"{text}SWEEP = {sweep_cases.GRID!r}")
+    file = _experiment(tmp_path, sweep_cases.GRID)
     code, told, _ = launch(
         "sweep.__main__", f"--experiment={file}", "--dry_run", "--seeds=0,1"
     )
@@ -143,9 +147,7 @@ def test_a_dry_run_lists_the_trials(launch, tmp_path):
 
 @pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
 def test_a_dry_run_finds_what_the_sweep_would_refuse(launch, tmp_path):
-    file = tmp_path / "e.py"
-    text = "from seg import config\ndef get_config(): return config.Config()\n"
-    file.write_text(f"{text}SWEEP = {{'model.name': ['unet', 'unett']}}")
+    file = _experiment(tmp_path, {"model.name": ["unet", "unett"]})
     code, _, told = launch(
         "sweep.__main__", f"--experiment={file}", "--dry_run"
     )

@@ -49,7 +49,7 @@ def test_a_full_disk_stops_nobody(folder, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(graph_cache.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     assert graph_cache.get("a", lambda: b"graph") == b"graph"
     assert not list(folder.iterdir())
 

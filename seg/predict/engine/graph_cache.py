@@ -6,13 +6,12 @@ folder is only read: it may belong to somebody else, or to the package.
 
 import contextlib
 import hashlib
-import os
 import pathlib
-import tempfile
 from collections.abc import Callable
 
 import seg
 from seg import compiler
+from seg.images import write
 
 _VERSION = 1  # of how graphs are made, between two versions of seg
 _N_KEPT = 32
@@ -37,21 +36,15 @@ def get(model: str, make: Callable[[], bytes]) -> bytes:
             path.touch()
         return content[_HASH:]
     content = make()
-    with contextlib.suppress(OSError):
-        _write(path, hashlib.sha256(content).digest() + content)
+    with contextlib.suppress(OSError, write.WriteError):
+        with write.whole(path) as part:
+            part.write_bytes(hashlib.sha256(content).digest() + content)
+        _prune(folder)
     return content
 
 
-def _write(path: pathlib.Path, content: bytes) -> None:
-    """Writes the file whole, and removes those that nobody used for long."""
-    handle, name = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    others = sorted(path.parent.iterdir(), key=lambda at: at.stat().st_mtime)
-    for old in others[:-_N_KEPT]:
+def _prune(folder: pathlib.Path) -> None:
+    """Removes what nobody used for long."""
+    files = sorted(folder.iterdir(), key=lambda at: at.stat().st_mtime)
+    for old in files[:-_N_KEPT]:
         old.unlink()
