@@ -10,9 +10,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from tests.images import test_vectors
 
 from seg.images import about, read, vectors, write
+from tests.images import test_vectors
 
 JAR = pathlib.Path("/usr/share/java/ij.jar")
 NEEDED = ("java", "xvfb-run", "xauth")
