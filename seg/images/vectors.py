@@ -119,12 +119,13 @@ def _composite(rings: Sequence[np.ndarray], name: str) -> Any:
 
 
 def write_labelme(path: pathlib.Path, image: np.ndarray, found: Any) -> None:
-    """Writes an annotation of LabelMe 5, a shape an object.
+    """Writes an annotation of LabelMe, a shape an object.
 
     A polygon through the middles of the pixels at an object's border, which
     LabelMe and `seg.data.labelme` fill to the same pixels. What no one polygon
-    can be, having holes or several parts, is a mask. The image is named, not
-    copied, but where it is no file of its own, as a plane of a stack.
+    can be, having holes or several parts, is a mask, which LabelMe knows since
+    5.4. The image is named, not copied, but where it is no file of its own, as
+    a plane of a stack.
     """
     polygons = outlines.of_labels(found.labels)
     shapes = []
