@@ -64,6 +64,15 @@ def test_its_docstring_holds_a_command_that_exists(experiment):
         assert (FOLDER.parent / named).is_file()
 
 
+def test_its_docstring_tells_its_cost_and_what_it_reaches(experiment):
+    if experiment.__name__ == "folders":
+        pytest.skip("its images are the reader's")
+    text = experiment.__doc__
+    assert re.search(r"\b(min|minutes?|hours?)\b", text)
+    assert re.search(r"\bCPU cores?\b", text)
+    assert re.search(r"(?<!\w)\.\d{2,3}\b", text)  # a score
+
+
 def test_it_is_short(experiment):
     path = pathlib.Path(experiment.__file__)
     code = path.read_text().replace(experiment.__doc__, "")
