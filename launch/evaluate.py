@@ -11,8 +11,8 @@ run that was trained there, with the model and the settings of prediction as
 tags; the files of another split than test lie there in a folder of its name.
 Several models, as the snapshots of a run or BUNDLE,BUNDLE, are scored as their
 mean. With --tune the threshold, the prominence and the least area that score
-best on the validation images are found first, and what makes a probability of
-an object the share that is right; the model keeps them.
+best on the validation images are found first, then what makes a probability of
+an object the share that is right, and the least one; the model keeps them.
 Exit status: 0 done, 2 bad input.
 """
 

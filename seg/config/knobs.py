@@ -148,6 +148,11 @@ class Predict:
     min_area: tuple[int, ...] = knob(
         (0,), "least area, px: one value, or one for each foreground class"
     )
+    min_probability: float = knob(
+        0.0,
+        "least probability of an object, as it stands in the table",
+        FRACTION,
+    )
     fill_holes: bool = knob(False, "fill the holes of objects")
     drop_border: bool = knob(False, "drop objects that touch the border")
     margin: tuple[int, ...] = knob(

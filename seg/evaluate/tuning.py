@@ -1,7 +1,8 @@
 """The settings of prediction that score best on validation images.
 
 The network runs once over each image; what follows it is tried in many ways:
-one knob at a time, over and over, until none helps.
+one knob at a time, over and over, until none helps. Then objects are
+calibrated, and the least of their probabilities is chosen.
 """
 
 import dataclasses
@@ -19,7 +20,9 @@ _GRIDS: dict[str, tuple[Any, ...]] = {
     "threshold": tuple(n / 100 for n in range(25, 80, 5)),
     "prominence": (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3),
     "min_area": ((0,), (6,), (12,), (20,), (30,), (50,), (80,)),
+    "min_probability": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
 }
+_SURE = "min_probability"  # it is of calibrated objects
 _ROUNDS = 3
 
 
@@ -32,7 +35,10 @@ class Seen:
 
 
 def knobs(config: config_lib.Config) -> list[str]:
-    """The fields of `config.Predict` that are worth trying for a model."""
+    """The fields of `config.Predict` that are worth trying for a model.
+
+    The least probability, of objects that are calibrated, is not among them.
+    """
     names = ["min_area"] if len(config.predict.min_area) == 1 else []
     if config.model.n_classes == 1:
         names.insert(0, "threshold")
@@ -92,49 +98,67 @@ def tune(
         raise config_lib.ConfigError(
             "--monitor=ece; objects are calibrated after they are chosen"
         )
-    predict, rows = _best(use, seen, monitor)
-    found = score(use, seen, predict, intervals=False)
-    value, by_image = _value(found, monitor), found.outcomes
-    everything = calibration.pooled(by_image)
-    if not len(everything):
-        return Chosen(predict, value, rows, np.nan, np.nan)
-    how = calibration.fit(everything)
-    predict = dataclasses.replace(predict, calibration=how)
-    return Chosen(predict, value, rows, *calibration.crossed(by_image))
-
-
-def _best(
-    use: predictor.Predictor, seen: Sequence[Seen], monitor: str
-) -> tuple[config_lib.Predict, list[dict[str, Any]]]:
-    """Of equal settings the first, which the model had."""
+    search = _Search(use, seen, monitor)
     names = knobs(use.config)
-    known: dict[config_lib.Predict, float] = {}
-    rows: list[dict[str, Any]] = []
+    plain = dataclasses.replace(
+        use.config.predict, calibration=(), min_probability=0.0
+    )
+    best = search.best(plain, names)
+    found = score(use, seen, best, intervals=False)
+    everything = calibration.pooled(found.outcomes)
+    if not len(everything):
+        return Chosen(best, search.value(best), search.rows, np.nan, np.nan)
+    how = calibration.fit(everything)
+    best = dataclasses.replace(best, calibration=how)
+    again = [name for name in names if name == "min_area"]  # they work alike
+    best = search.best(best, [_SURE, *again])
+    errors = calibration.crossed(found.outcomes)
+    return Chosen(best, search.value(best), search.rows, *errors)
 
-    def value(predict: config_lib.Predict) -> float:
-        if predict not in known:
-            known[predict] = _value(
-                score(use, seen, predict, intervals=False), monitor
-            )
-            tried = {name: getattr(predict, name) for name in names}
+
+class _Search:
+    """Settings, and what they score; `rows` has each that was tried, once."""
+
+    def __init__(
+        self, use: predictor.Predictor, seen: Sequence[Seen], monitor: str
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self._use, self._seen, self._monitor = use, seen, monitor
+        self._names = [*knobs(use.config), _SURE]
+        self._known: dict[config_lib.Predict, float] = {}
+        lower = config_lib.Train(monitor=monitor).lower_is_better
+        self._better = min if lower else max
+
+    def best(
+        self, start: config_lib.Predict, names: Sequence[str]
+    ) -> config_lib.Predict:
+        """The best settings; of equal ones the first, as `start`."""
+        self.value(start)
+        best = start
+        for _ in range(_ROUNDS):
+            before = best
+            for name in names:
+                tried = [
+                    dataclasses.replace(best, **{name: one})
+                    for one in _GRIDS[name]
+                ]
+                best = self._better([best, *tried], key=self.value)
+            if best == before:
+                break
+        return best
+
+    def value(self, predict: config_lib.Predict) -> float:
+        """The score of settings."""
+        if not predict.min_probability:  # no object's probability matters
+            predict = dataclasses.replace(predict, calibration=())
+        if predict not in self._known:
+            found = score(self._use, self._seen, predict, intervals=False)
+            self._known[predict] = _value(found, self._monitor)
+            tried = {name: getattr(predict, name) for name in self._names}
             if "min_area" in tried:  # of the one value
                 (tried["min_area"],) = tried["min_area"]
-            rows.append({**tried, monitor: known[predict]})
-        return known[predict]
-
-    better = min if config_lib.Train(monitor=monitor).lower_is_better else max
-    best = dataclasses.replace(use.config.predict, calibration=())
-    value(best)
-    for _ in range(_ROUNDS):
-        before = best
-        for name in names:
-            tried = [
-                dataclasses.replace(best, **{name: one}) for one in _GRIDS[name]
-            ]
-            best = better([best, *tried], key=value)
-        if best == before:
-            break
-    return best, rows
+            self.rows.append({**tried, self._monitor: self._known[predict]})
+        return self._known[predict]
 
 
 def _value(found: report.Report, monitor: str) -> float:

@@ -10,7 +10,7 @@ column); boxes are half-open, with the margin, clipped to the image.
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
@@ -116,24 +116,21 @@ def detect(
             f"image {image.shape} and probabilities {probabilities.shape} "
             "differ in rows or columns"
         )
-    raw = classes_from(probabilities, predict.threshold)
-    least = by_class("predict.min_area", predict.min_area, n_classes)
-    labels, class_of = _separate(raw, predict, least, apart)
-    # from here on by runs: there are far fewer of them than pixels
-    runs = shapes.Runs.of(labels)
-    # once more, for what another class took of an object
-    wanted = runs.areas(len(class_of)) >= np.take(least, class_of)
+    found = _find(probabilities, predict, n_classes, apart)
+    runs, wanted = found.runs, found.wanted
     if predict.drop_border:
-        wanted[objects.at_border(labels)] = False
+        wanted[objects.at_border(found.labels)] = False
     ids = runs.ranks(wanted)
-    kinds = np.zeros(ids.max() + 1, np.uint8)
-    kinds[ids] = np.where(ids > 0, class_of, 0)
+    n = ids.max() + 1
+    kinds, probability = np.zeros(n, np.uint8), np.zeros(n)
+    kinds[ids] = np.where(ids > 0, found.class_of, 0)
+    probability[ids] = found.probability
     runs = runs.renamed(ids)
-    labels = runs.painted(np.arange(len(kinds), dtype=np.int32))
+    labels = runs.painted(np.arange(n, dtype=np.int32))
     table = columns(
-        measures.of_labels(labels, image, len(kinds) - 1),
+        measures.of_labels(labels, image, n - 1),
         kinds[1:],
-        _means(runs, kinds, probabilities),
+        probability[1:],
         labels.shape,
         predict,
         class_names,
@@ -151,12 +148,38 @@ def areas(
 
     Those at the border too, whatever predict.drop_border says.
     """
+    found = _find(probabilities, predict, len(class_names), apart)
+    area = found.runs.areas(len(found.wanted))
+    return area[found.wanted & (area > 0)]
+
+
+class _Found(NamedTuple):
+    """Objects 1..N of all classes, before those unwanted are dropped."""
+
+    labels: np.ndarray  # int32 [H, W]
+    runs: shapes.Runs  # of these: there are far fewer of them than pixels
+    class_of: np.ndarray  # uint8 [N + 1]
+    probability: np.ndarray  # mean of their class, float64 [N + 1]
+    wanted: np.ndarray  # bool [N + 1]: large and sure enough
+
+
+def _find(
+    probabilities: np.ndarray,
+    predict: config.Predict,
+    n_classes: int,
+    apart: np.ndarray | None,
+) -> _Found:
     raw = classes_from(probabilities, predict.threshold)
-    n_classes = len(class_names)
     least = by_class("predict.min_area", predict.min_area, n_classes)
     labels, class_of = _separate(raw, predict, least, apart)
-    found = shapes.Runs.of(labels).areas(len(class_of))[1:]
-    return found[found > 0]
+    runs = shapes.Runs.of(labels)
+    area = runs.areas(len(class_of))
+    total = sums(runs, class_of, probabilities)
+    probability = total / np.maximum(area, 1)
+    # once more by area, for what another class took of an object
+    wanted = (area >= np.take(least, class_of)) & sure(probability, predict)
+    wanted[0] = False
+    return _Found(labels, runs, class_of, probability, wanted)
 
 
 def check_names(n_channels: int, class_names: Sequence[str]) -> None:
@@ -227,19 +250,27 @@ def _separate(
     return labels, np.concatenate(class_of)
 
 
-def _means(
+def sums(
     runs: shapes.Runs, kinds: np.ndarray, probabilities: np.ndarray
 ) -> np.ndarray:
-    """Mean probability of its class over each object: float64 [N].
+    """Sum of the probability of its class over each object: float64 [N + 1].
 
-    kinds: the class of each object, uint8 [N + 1].
+    kinds: the class of each object, uint8 [N + 1]; the background's sum is 0.
     """
     n = len(kinds) - 1
     total = np.zeros(n)
     for k in np.unique(kinds[1:]):
         channel = probabilities[:, :, k if probabilities.shape[2] > 1 else 0]
         total = np.where(kinds[1:] == k, runs.sums(channel, n), total)
-    return total / runs.areas(n + 1)[1:]
+    return np.append(0.0, total)
+
+
+def sure(probability: np.ndarray, predict: config.Predict) -> np.ndarray:
+    """Whether objects of these mean probabilities reach the least one."""
+    if not predict.min_probability:
+        return np.ones(len(probability), bool)
+    known = calibrated(probability, predict.calibration)
+    return known >= predict.min_probability
 
 
 def columns(

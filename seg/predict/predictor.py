@@ -70,7 +70,11 @@ class Predictor:
                 "probabilities of objects are means: predict.calibration is of "
                 "one model, not of the mean of several"
             )
-            config = config_lib.replace(config, {"predict.calibration": ()})
+            changes = {"predict.calibration": ()}
+            least = config.predict.min_probability
+            if least == bundle.config.predict.min_probability:
+                changes["predict.min_probability"] = 0.0  # it was of that one
+            config = config_lib.replace(config, changes)
         self.config = config_lib.check(_able(config))
         scaled.known_zoom(self.config)  # or it is refused
         self.classes = config.classes

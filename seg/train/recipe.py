@@ -39,7 +39,12 @@ def base(model: bundle.Bundle | None) -> config_lib.Config:
         )
         return config_lib.replace(made, shared)
     kept = config_lib.replace(
-        model.config, {"predict.calibration": (), "model.encoder": ""}
+        model.config,
+        {
+            "predict.calibration": (),
+            "predict.min_probability": 0.0,
+            "model.encoder": "",
+        },
     )
     fresh = config_lib.Config(
         classes=kept.classes, model=kept.model, predict=kept.predict

@@ -50,13 +50,35 @@ def test_the_threshold_and_the_least_area_that_score_best_are_chosen(use):
     assert found.predict.threshold == 0.25 or found.predict.threshold == 0.3
     assert 6 < found.predict.min_area[0] < 40
     rows = found.rows
-    assert rows[0] == {"threshold": 0.5, "min_area": 12, "ap_mean": 0}
+    assert rows[0] == {
+        "threshold": 0.5, "min_area": 12, "min_probability": 0.0, "ap_mean": 0,
+    }  # fmt: skip
     best = max(row["ap_mean"] for row in rows)
     scored = tuning.score(use, images, found.predict, intervals=False)
     assert scored.metrics["val/ap_mean"] == best > 0.95
     assert len(found.predict.calibration) == 2
-    tried = [tuple(row.values())[:2] for row in rows]
+    tried = [tuple(row.values())[:3] for row in rows]
     assert len(tried) == len(set(tried))
+
+
+def test_what_is_likelier_wrong_than_right_is_left_out(use):
+    """No threshold can do it: pale rims are right, pale discs are not."""
+    rows, cols = np.indices((60, 60)) % 20 - 10
+    far = np.hypot(rows, cols)
+    image = seen(0, 0.9)
+    labels, _ = ndimage.label((far < 6) & (np.indices((60, 60))[1] < 40))
+    channels = np.where(far < 6, 0.62, 0.1)
+    channels[labels > 0] = np.where(far < 4, 0.95, 0.58)[labels > 0]
+    record = image.record | {
+        "labels": labels, "classes": (labels > 0).astype(np.uint8),
+    }  # fmt: skip
+    image = tuning.Seen(record, channels[..., None].astype("f4"))
+    found = tuning.tune(use, [image] * 3, "ap50")
+    without = [r["ap50"] for r in found.rows if not r["min_probability"]]
+    assert max(without) == pytest.approx(6 / 9) and found.value == 1
+    assert found.predict.min_probability > 0
+    scored = tuning.score(use, [image], found.predict, intervals=False)
+    assert scored.metrics["val/ap50"] == 1
 
 
 def test_of_an_error_the_least_is_best(use):

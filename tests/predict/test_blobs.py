@@ -309,6 +309,24 @@ def test_filters_by_class_holes_and_border():
     assert np.unique(found.classes).tolist() == [0, 1]
 
 
+@pytest.mark.parametrize("calibration", [(), (2.0, -1.0)])
+def test_objects_reach_the_least_probability_of_their_table(calibration):
+    prob = _noise(5)[:, :, None].astype(np.float32)
+    predict = config.Predict(threshold=0.5, calibration=calibration)
+    every = blobs.detect(prob, None, predict, NAMES)
+    known = np.array([row["probability"] for row in every.table])
+    least = float(np.median(known))
+    predict = dataclasses.replace(predict, min_probability=least)
+    found = blobs.detect(prob, None, predict, NAMES)
+    kept = known >= least
+    assert 0 < kept.sum() < len(kept)
+    expected = np.isin(every.labels, np.flatnonzero(kept) + 1)
+    np.testing.assert_array_equal(found.labels > 0, expected)
+    assert [row["probability"] for row in found.table] == list(known[kept])
+    areas = blobs.areas(prob, predict, NAMES)
+    assert sorted(areas) == sorted(row["area_px"] for row in found.table)
+
+
 def test_margins_by_class_are_clipped_to_the_image():
     classes = np.zeros((20, 30), np.uint8)
     classes[1:3, 5:7], classes[10:12, 26:29] = 1, 2

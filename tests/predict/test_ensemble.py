@@ -1,5 +1,6 @@
 """Claims about several models as one: the mean of their probabilities."""
 
+import dataclasses
 import pathlib
 import subprocess
 import sys
@@ -85,9 +86,15 @@ def test_models_are_named_one_by_one_or_by_their_folder(make_bundle, name):
 def test_the_calibration_of_one_model_is_not_that_of_the_mean(
     make_bundle, caplog
 ):
-    first = make_bundle(0, predict__calibration=(2.0, -3.0))
-    both = predictor.Predictor(first, engine="jax", others=[make_bundle(1)])
+    own = {"calibration": (2.0, -3.0), "min_probability": 0.4}
+    first = make_bundle(0, **{f"predict__{k}": v for k, v in own.items()})
+    others = [make_bundle(1)]
+    both = predictor.Predictor(first, engine="jax", others=others)
     assert both.config.predict.calibration == ()
+    assert both.config.predict.min_probability == 0
+    told = dataclasses.replace(first.config.predict, min_probability=0.5)
+    both = predictor.Predictor(first, told, engine="jax", others=others)
+    assert both.config.predict.min_probability == 0.5
     assert "of one model" in caplog.text
     alone = predictor.Predictor(first, engine="jax")
     assert alone.config.predict.calibration == (2.0, -3.0)

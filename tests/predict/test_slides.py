@@ -139,6 +139,7 @@ def _knobs(random, n_classes):
         gap=int(random.choice([0, 0, 1, 2, 4])),
         min_area=values(0, 1, 4, 20),
         fill_holes=bool(random.choice([False, True])),
+        min_probability=float(random.choice([0, 0.7, 0.76])),
         drop_border=bool(random.choice([False, True])),
         margin=values(0, 1, 3),
     )
@@ -175,6 +176,7 @@ EVERY = [
             {"fill_holes": True},
             {"closing": 3, "gap": 1, "fill_holes": True, "min_area": (9,)},
             {"drop_border": True},
+            {"min_probability": 0.85, "calibration": (1.5, 0.1)},
         ),
     )
 ]

@@ -102,6 +102,11 @@ def detect(
         known = found.objects()
         class_of = class_of[: len(known.area)]
     wanted = known.area >= np.maximum(np.take(least, class_of), 1)
+    if predict.min_probability:
+        mean = table.mean_probabilities(
+            found, class_of, probabilities, on_strip
+        )
+        wanted &= blobs.sure(mean, predict)
     wanted[0] = False
     if predict.drop_border:
         wanted &= ~known.border

@@ -36,7 +36,7 @@ def measure(
     """
     growing = _Shapes(found.objects(), found.shape[1])
     n = len(kinds) - 1
-    probability = np.zeros(n)
+    probability = np.zeros(n + 1)
     outline = contours.Crossings(n)
     intensity = intensities.Intensities(n)
     for i in range(len(found)):
@@ -47,21 +47,39 @@ def measure(
         growing.add(i, top, runs, here)
         outline.add(labels, ids)
         prob = probabilities(top, bottom)
-        for k in np.unique(kinds[ids[1:]]):
-            channel = prob[:, :, k if prob.shape[2] > 1 else 0]
-            own = kinds[ids[1:]] == k
-            probability[here[own]] += runs.sums(channel, len(here))[own]
+        probability[ids] += blobs.sums(runs, kinds[ids], prob)
         if image is not None:
             intensity.add(runs, image(top, bottom), here)
     whole = growing.finish()
     return blobs.columns(
         measures.Measures(whole, outline.finish(), intensity.columns()),
         kinds[1:],
-        probability / whole.area,
+        probability[1:] / whole.area,
         found.shape,
         predict,
         class_names,
     )
+
+
+def mean_probabilities(
+    found: layer.Layer,
+    kinds: np.ndarray,
+    probabilities: strips.Rows,
+    on_strip: Callable[[], None],
+) -> np.ndarray:
+    """Mean probability of its class over each object: float64 [N + 1].
+
+    kinds: the class of each object, uint8 [N + 1].
+    """
+    total = np.zeros(len(kinds))
+    for i in range(len(found)):
+        on_strip()
+        labels, ids = found.strip(i)
+        runs = shapes.Runs.of(labels)
+        total[ids] += blobs.sums(
+            runs, kinds[ids], probabilities(*found.span(i))
+        )
+    return total / np.maximum(found.objects().area, 1)
 
 
 class _Shapes:
