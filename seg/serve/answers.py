@@ -32,6 +32,9 @@ class Knobs(pydantic.BaseModel):
     min_area: list[int] = Field(
         description="Least area of an object, px: one value, or one a class."
     )
+    min_probability: float = Field(
+        description="Least probability of an object, as the table has it."
+    )
     separate: Separate = Field(description="How touching objects are parted.")
     fill_holes: bool
     drop_border: bool = Field(

@@ -18,7 +18,10 @@ if typing.TYPE_CHECKING:
     from seg.predict import predictor
 
 _N_RECENT = 3  # segmentations kept: the page asks for each in several parts
-_KNOBS = ("threshold", "min_area", "separate", "fill_holes", "drop_border")
+_KNOBS = (
+    "threshold", "min_area", "min_probability", "separate", "fill_holes",
+    "drop_border",
+)  # fmt: skip
 _MOST = 2**53  # px; an area that no object has
 
 
@@ -33,6 +36,7 @@ class Settings:
 
     threshold: float | None = None
     min_area: tuple[int, ...] | None = None
+    min_probability: float | None = None
     separate: str | None = None
     fill_holes: bool | None = None
     drop_border: bool | None = None

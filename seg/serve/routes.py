@@ -39,6 +39,15 @@ async def _settings(
             "foreground class.",
         ),
     ] = None,
+    min_probability: Annotated[
+        float | None,
+        Query(
+            description="Least probability of an object, 0 to 1, as the table "
+            "has it.",
+            ge=0,
+            le=1,
+        ),
+    ] = None,
     separate: Annotated[
         answers.Separate | None,
         Query(description="How touching objects are parted."),
@@ -69,6 +78,7 @@ async def _settings(
     return results.Settings(
         threshold,
         tuple(min_area) if min_area else None,
+        min_probability,
         separate,
         fill_holes,
         drop_border,

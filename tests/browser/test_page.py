@@ -229,6 +229,12 @@ def test_settings_act_at_once_on_all_images(site, page, photos):
     settled(page, lambda: page.click("#reset"))
     _, inside = settled(page, lambda: page.check("#drop_border"))
     assert inside < low
+    settled(page, lambda: page.click("#reset"))
+    rows = site.upload(photos[0].read_bytes()).json()["objects"]
+    known = [row["probability"] for row in rows]
+    least = round(float(np.median(known)), 2)
+    _, sure = settled(page, lambda: slide(page, "#min_probability", least))
+    assert sure == sum(value >= least for value in known) < low
 
 
 def test_a_number_can_be_typed(page, photos):

@@ -86,6 +86,18 @@ def test_settings_change_the_result_without_the_network(site, image, predictor):
     assert site.n_batches[0] == before
 
 
+def test_objects_that_are_not_sure_are_left_out(site, image):
+    known = [row["probability"] for row in image["objects"]]
+    least = float(np.median(known))
+    query = {"min_probability": least}
+    path = f"/api/images/{image['id']}"
+    found = site.client.get(path, params=query).json()
+    assert found["settings"]["min_probability"] == least
+    kept = [value for value in known if value >= least]
+    assert [row["probability"] for row in found["objects"]] == kept
+    assert 0 < len(kept) < len(known)
+
+
 def test_an_upload_may_bring_its_settings(site, content, image):
     found = site.upload(content, **KNOBS).json()
     later = site.client.get(f"/api/images/{image['id']}", params=KNOBS).json()
@@ -127,6 +139,7 @@ def test_a_model_can_be_chosen_and_classes_have_areas_of_their_own(
     [
         ({"threshold": 2}, "threshold"),
         ({"min_area": -1}, "min_area"),
+        ({"min_probability": 1.5}, "min_probability"),
         ({"min_area": [1, 2, 3]}, "min_area"),
         ({"separate": "magic"}, "separate"),
         ({"model": "nuclie"}, "did you mean nuclei?"),

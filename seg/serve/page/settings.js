@@ -106,10 +106,13 @@ export class Settings {
     this.reset.disabled = !Object.keys(this.knobs).length;
     this.sliders.replaceChildren();
     this.areaSliders = [];
-    if (this.model.has_threshold) this.drawThreshold();
+    if (this.model.has_threshold) {
+      this.drawShare("threshold", "Threshold (how sure a pixel must be)", 0.01);
+    }
     const { min_area: areas } = this.values;
     areas.forEach((_, i) => this.drawArea(i, areas.length > 1
       ? `Smallest area, ${this.model.classes[i + 1]}` : "Smallest area"));
+    this.drawShare("min_probability", "How sure an object must be", 0);
   }
 
   control(title, range, number) {
@@ -130,18 +133,16 @@ export class Settings {
     return [slider, field, entitle];
   }
 
-  drawThreshold() {
-    const scale = { min: 0.01, max: 0.99, step: 0.01 };
-    const [slider, field] = this.control(
-      "Threshold (how sure a pixel must be)",
-      { ...scale, id: "threshold" }, scale);
-    slider.value = field.value = this.values.threshold;
+  drawShare(name, title, min) {
+    const scale = { min, max: 0.99, step: 0.01 };
+    const [slider, field] = this.control(title, { ...scale, id: name }, scale);
+    slider.value = field.value = this.values[name];
     const take = (from, final) => {
-      const value = Math.min(0.99, Math.max(0.01, Number(from.value)));
+      const value = Math.min(scale.max, Math.max(min, Number(from.value)));
       if (!from.value || Number.isNaN(value)) return;
       slider.value = value;
       if (from !== field || final) field.value = value;
-      this.set("threshold", value, final);
+      this.set(name, value, final);
     };
     this.listen(slider, field, take);
   }
