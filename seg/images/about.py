@@ -68,7 +68,8 @@ def _of_zarr(path: pathlib.Path) -> About:
             level.axes, lengths, level.multiscale, level.omero
         )
     shape = _sides(level.axes, lengths)
-    return About(shape, level.axes, lengths, channels, size, True)
+    by_strips = slide.is_large(level.axes, lengths)
+    return About(shape, level.axes, lengths, channels, size, by_strips)
 
 
 def _sides(letters: str, lengths: tuple[int, ...]) -> tuple[int, int]:

@@ -142,6 +142,11 @@ def read_header(
     return Header(shape, orientation, lossy, n_bytes)
 
 
+def fits(n_stored: int, n: int) -> bool:
+    """Whether `as_channels` makes `n` channels of so many."""
+    return n_stored == n or {n_stored, n} == {1, 3}
+
+
 def as_channels(image: np.ndarray, n: int) -> np.ndarray:
     """The image [H, W, C] with `n` channels, in its dtype.
 
@@ -156,10 +161,14 @@ def as_channels(image: np.ndarray, n: int) -> np.ndarray:
     if (n_stored, n) == (3, 1):
         return pixel_types.luma(image)
     remedy = f"train with model.in_channels={n_stored}"
-    if n_stored > n:
-        some = "+".join(map(str, range(n)))
+    counts = [one for one in (1, n) if one <= n_stored and fits(one, n)]
+    if counts:
+        choices = " or ".join(
+            f"'C={'+'.join(map(str, range(one)))}'"
+            for one in dict.fromkeys(counts)
+        )
         remedy = (
-            f"choose with select='C={some}' (0 to {n_stored - 1}), or {remedy}"
+            f"choose with select={choices} (0 to {n_stored - 1}), or {remedy}"
         )
     raise images.ChannelError(
         f"the image has {n_stored} channels, the model takes {n}; {remedy}"

@@ -20,6 +20,7 @@ of one line that starts with its name.
 
 import contextlib
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -228,17 +229,32 @@ def open_slide(source: str | os.PathLike[str], *, select: str = "") -> Slide:
         return Slide(bands, name, plan.orientation, files)
 
 
+def read_image(
+    source: str | os.PathLike[str], *, select: str = ""
+) -> np.ndarray:
+    """All of an image [H, W, C]: a file, or the folder of an OME-Zarr image.
+
+    Raises ImageError, and TooLargeError for what `read` would not take.
+    """
+    if not slide_zarr.is_zarr(pathlib.Path(source)):
+        return read.read_image(source, select=select)
+    with open_slide(source, select=select) as opened:
+        read.check_pixels(os.fspath(source), math.prod(opened.shape))
+        return opened.rows(0, opened.shape[0])
+
+
 def is_slide(path: str | os.PathLike[str]) -> bool:
     """Whether an image is to be read by strips, from its header alone.
 
-    True for a Zarr folder, and for a TIFF over `LARGE` that can be read so.
-    False also for what cannot be read at all.
+    True over `LARGE`, for a Zarr folder and a TIFF that can be read so. False
+    also for what cannot be read at all.
     """
     path = pathlib.Path(path)
-    if slide_zarr.is_zarr(path):
-        return True
     try:
         with contextlib.ExitStack() as files, read.explained(str(path)):
+            if slide_zarr.is_zarr(path):
+                level = slide_zarr.level_0(path, str(path))
+                return is_large(level.axes, level.array.shape)
             plan = _plan(path, str(path), files)
             return plan is not None and by_strips(plan)
     except images.ImageError:
@@ -247,9 +263,13 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
 
 def by_strips(plan: tiff.Plan) -> bool:
     """`is_slide` of a TIFF."""
-    n_rows = plan.shape[plan.axes.index("Y")]
-    n_pixels = n_rows * plan.shape[plan.axes.index("X")]
-    return n_pixels > LARGE and slide_tiff.suits(plan)
+    return is_large(plan.axes, plan.shape) and slide_tiff.suits(plan)
+
+
+def is_large(letters: str, lengths: Sequence[int]) -> bool:
+    """Whether a plane of these axes has more than `LARGE` pixels."""
+    sides = dict(zip(letters, lengths, strict=True))
+    return sides["Y"] * sides["X"] > LARGE
 
 
 def _plan(

@@ -19,7 +19,7 @@ import numpy as np
 from seg import config as config_lib
 from seg import images as images_lib
 from seg.images import about as about_lib
-from seg.images import formats, read, slide, slide_write, write
+from seg.images import formats, slide, slide_write, write
 from seg.predict import ledger as ledger_lib
 from seg.predict import physical, summary
 
@@ -103,7 +103,7 @@ class Job:
         """Reads the image, at once, and runs the network."""
         with _reading():
             state = ledger.state(self.item.path)
-            pixels = read.read_image(self.item.path, select=self.item.select)
+            pixels = slide.read_image(self.item.path, select=self.item.select)
             size = self.pixel_size(use)
             return Map(state, pixels, use.probabilities(pixels, None, size))
 

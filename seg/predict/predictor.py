@@ -11,7 +11,6 @@ makes objects of the map.
 
 import dataclasses
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -437,11 +436,9 @@ def as_pixels(image: Image) -> np.ndarray:
     Raises ImageError for a file that cannot be read, and for an array of
     another rank, without pixels, or with NaN or infinite values.
     """
-    if isinstance(image, str | os.PathLike) and os.path.isdir(image):
-        with slide.open_slide(image) as opened:
-            read.check_pixels(os.fspath(image), math.prod(opened.shape))
-            return opened.rows(0, opened.shape[0])
-    if isinstance(image, str | os.PathLike | bytes):
+    if isinstance(image, str | os.PathLike):
+        return slide.read_image(image)
+    if isinstance(image, bytes):
         return read.read_image(image)
     pixels = np.asarray(image)
     if pixels.ndim == 2:

@@ -106,7 +106,7 @@ def _stack(error: images.StackError) -> Response:
     sizes = " and ".join(f"{n} along {a}" for a, n in error.sizes.items())
     return guard.error(
         422,
-        f"{name} is a stack of {sizes}: choose the plane to segment.",
+        f"{name} is a stack of {sizes}: choose what to segment.",
         choose=error.sizes,
     )
 

@@ -159,7 +159,8 @@ def api(state: Application) -> fastapi.APIRouter:
             called = uploads.called(name) if name else called
 
             def segment() -> tuple[store.Stored, answers.Found]:
-                pixels = uploads.pixels(content, called, select)
+                n = choice.config.model.in_channels
+                pixels = uploads.pixels(content, called, select, n)
                 use = choice.predictor()
                 size = use.pixel_size(uploads.pixel_size(content, called))
                 channels = use.probabilities(pixels, None, settings.size(size))

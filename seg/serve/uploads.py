@@ -102,11 +102,26 @@ def called(given: str) -> str:
     return name if name.strip(".") else "image"
 
 
-def pixels(content: bytes, name: str, select: str) -> np.ndarray:
+def pixels(
+    content: bytes, name: str, select: str, n_channels: int
+) -> np.ndarray:
     """The pixels [H, W, C] of a file; raises ImageError.
 
-    Its header alone tells that it is too large.
+    Its header alone tells that it is too large. n_channels: of the model; what
+    has others, by name, is a stack of them.
     """
+    try:
+        found = _decoded(content, name, select)
+    except images.StackError as error:
+        sizes = error.sizes | _channels(content, n_channels)
+        raise images.StackError(str(error), sizes) from error
+    fits = read.fits(found.shape[2], n_channels)
+    if sizes := {} if fits else _channels(content, n_channels):
+        raise images.StackError(f"{name}: other channels", sizes)
+    return found
+
+
+def _decoded(content: bytes, name: str, select: str) -> np.ndarray:
     header = read.read_header(content, name=name, select=select)
     height, width = header.shape
     if math.prod((height, width)) > MAX_PIXELS:
@@ -122,6 +137,14 @@ def pixels(content: bytes, name: str, select: str) -> np.ndarray:
             "choose channels, as select=C=0, or cut it, or use `seg predict`"
         )
     return read.read_image(content, name=name, select=select)
+
+
+def _channels(content: bytes, n: int) -> dict[str, int]:
+    """The channels of a file that does not fit a model of n, by their axis."""
+    told = about.read_about(content)
+    lengths = dict(zip(told.letters, told.lengths, strict=True))
+    n_stored = lengths.get("C", n)
+    return {} if read.fits(n_stored, n) else {"C": n_stored}
 
 
 def pixel_size(content: bytes, name: str) -> tuple[float, float] | None:

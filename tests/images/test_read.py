@@ -573,6 +573,16 @@ for path in map(pathlib.Path, sys.argv[1:]):
 # Channels
 
 
+def test_channels_that_do_not_fit_can_be_chosen():
+    two, five = np.zeros((3, 4, 2), np.uint8), np.zeros((3, 4, 5), np.uint8)
+    with pytest.raises(images.ChannelError, match=r"'C=0' \(0 to 1\), or"):
+        read.as_channels(two, 3)
+    with pytest.raises(images.ChannelError, match=r"'C=0' or 'C=0\+1\+2' \("):
+        read.as_channels(five, 3)
+    with pytest.raises(images.ChannelError, match="takes 4; train with model"):
+        read.as_channels(two, 4)
+
+
 def test_grey_to_colour_and_back_is_the_same():
     for image in (GREY, DEEP, GREY.astype(np.float32)):
         colour = read.as_channels(image[..., None], 3)

@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from seg import images
-from seg.images import read, slide, slide_tiff
+from seg.images import about, read, slide, slide_tiff, slide_write
 
 RNG = np.random.default_rng(0)
 TILED = {"tile": (64, 48)}
@@ -489,6 +489,19 @@ def test_a_slide_is_large_and_has_bands(tmp_path, monkeypatch):
     assert not slide.is_slide(picture)
     monkeypatch.setattr(slide, "LARGE", 15_000)
     assert not slide.is_slide(tiled)
+
+
+def test_a_zarr_is_a_slide_where_a_plane_of_it_is_large(tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    path, pixels = tmp_path / "a.zarr", smooth((150, 100))
+    slide_write.write_zarr(path, [pixels], pixels.shape, "u1", labels=False)
+    assert not slide.is_slide(path) and not about.read_about(path).by_strips
+    np.testing.assert_array_equal(slide.read_image(path), pixels[..., None])
+    monkeypatch.setattr(slide, "LARGE", 14_999)
+    assert slide.is_slide(path) and about.read_about(path).by_strips
+    monkeypatch.setattr(read, "MAX_PIXELS", 14_999)
+    with pytest.raises(images.TooLargeError, match="zarr"):
+        slide.read_image(path)
 
 
 def test_slides_open_side_by_side_and_close_in_any_order(tmp_path):

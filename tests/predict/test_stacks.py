@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from seg.images import formats, slide
+from seg.images import formats, slide, slide_write
 from seg.predict import bulk, inputs, predictor
 
 
@@ -132,6 +132,23 @@ def test_too_many_channels_are_one_failure_that_says_their_names(tmp_path, use):
     assert "2 channels, the model takes 1; choose with select='C=0'" in reason
     assert reason.endswith("; its channels: 0 DAPI, 1 GFP")
     assert run(["a.tif"], "out", use, select="C=1").n_done == 5
+
+
+def test_a_small_zarr_is_an_image_as_any_other(tmp_path, use):
+    pytest.importorskip("zarr")
+    pytest.importorskip("roifile")
+    pixels = draw(tmp_path / "a.tif", (60, 72), "YX", imagej=True)
+    slide_write.write_zarr(
+        tmp_path / "a.zarr", [pixels], pixels.shape, "u1", labels=False
+    )
+    names = "labels", "roi", "coco", "geojson", "labelme", "rle"
+    for kind in ("tif", "zarr"):
+        outcome = run([f"a.{kind}"], kind, use, names=names)
+        assert (outcome.n_done, outcome.failures) == (1, [])
+    assert files("zarr").keys() == files("tif").keys()
+    one, other = (tifffile.imread(f"{k}/a_labels.tif") for k in ("tif", "zarr"))
+    assert one.any()
+    np.testing.assert_array_equal(one, other)
 
 
 def test_planes_of_a_stack_that_became_an_image_leave_the_table(tmp_path, use):

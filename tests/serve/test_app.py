@@ -356,6 +356,21 @@ def test_a_stack_says_what_to_choose(site):
     assert chosen["objects"] == alone["objects"]
 
 
+@pytest.mark.parametrize("axes, first", [("ZCYX", {"Z": 3}), ("CYX", {})])
+def test_channels_that_do_not_fit_are_to_be_chosen_too(site, axes, first):
+    planes = np.stack([draw(i) for i in range(6)]).reshape(3, 2, *draw(0).shape)
+    planes = planes if first else planes[1]
+    file = io.BytesIO()
+    tifffile.imwrite(file, planes, metadata={"axes": axes}, imagej=True)
+    answer = site.upload(file.getvalue(), name="two.tif")
+    assert answer.status_code == 422
+    assert answer.json()["choose"] == first | {"C": 2}
+    select = "Z=1,C=0" if first else "C=0"
+    chosen = site.upload(file.getvalue(), select=select).json()
+    alone = site.upload(png(draw(2))).json()
+    assert chosen["objects"] == alone["objects"]
+
+
 def test_a_large_image_is_shown_reduced_and_measured_whole(monkeypatch, site):
     monkeypatch.setattr(views, "PIXELS", 4000)
     found = site.upload(png(draw())).json()

@@ -7,7 +7,7 @@ import { $, fillList, say } from "./messages.js";
 import { Units, number, rounded } from "./units.js";
 import { Viewer } from "./viewer.js";
 
-const AXES = { Z: "Plane (Z)", T: "Point in time (T)" };
+const AXES = { Z: "Plane (Z)", T: "Point in time (T)", C: "Channel (C)" };
 const LATE_MS = 700; // from here on it is said that something is done
 const BAR = 140; // px that the scale bar has at most
 const SAME = 3; // px that an object's middle moves when settings change
@@ -268,7 +268,9 @@ export class Screen {
 function askPlane(item) {
   const form = $("planes");
   form.querySelector("p").textContent =
-    `${item.name} is a stack; one plane at a time is segmented.`;
+    Object.keys(item.axes).join() === "C"
+      ? `${item.name} has several channels; one at a time is segmented.`
+      : `${item.name} is a stack; one plane at a time is segmented.`;
   form.querySelector(".axes").replaceChildren(
     ...Object.entries(item.axes).map(([axis, n]) => {
       const label = document.createElement("label");
