@@ -6,6 +6,10 @@ python -m launch.evaluate --experiment=experiments/thesis_xception.py
 
 As the thesis did it: `--experiment=experiments/thesis_xception.py:as_published`
 (what else that means: `thesis_segnet.py`, which differs in the network alone).
+
+With `--data.tile=256 --train.steps=250` two busy CPU cores take 16 minutes and
+11 GB: Dice of all cells .970, mean IoU .567, count error .100 on four drawn
+test images. The whole, 3,840 steps of tiles of 512 px, wants an accelerator.
 """
 
 from seg import config
