@@ -11,9 +11,10 @@ not public (here drawn, of 2048x2048); that it validated on its test images;
 collapsed cells have objects too here, which the thesis left out.
 
 As it stands it wants an accelerator: 3,840 steps of four tiles of 512 px, and
-more than 12 GB. With `--data.tile=256 --train.steps=250`, a sixth of a pass in
-pixels, two busy CPU cores take 19 minutes and 9 GB: Dice of all cells .969, but
-mean IoU .392, as it has not begun to tell their states (thesis_xception: .567).
+more than 12 GB. With `--data.tile=256 --train.steps=250`, two thirds of a pass
+in pixels, two busy CPU cores take 19 minutes and 9 GB: Dice of all cells .969,
+but mean IoU .392, as it has not begun to tell their states (thesis_xception:
+.567).
 """
 
 from seg import config

@@ -101,8 +101,9 @@ class Predict:
     )
     pixel_size: float | None = knob(
         None,
-        "micrometres a px of the image, where data.pixel_size is known; by "
-        "default what the file says",
+        "micrometres a px of the image, by default what the file says: sizes "
+        "are measured by it, and where data.pixel_size is known the image is "
+        "seen at that",
         POSITIVE,
     )
     threshold: float = knob(

@@ -102,9 +102,9 @@ def known_zoom(
     if predict.diameter is not None:
         name, given, trained = "diameter", predict.diameter, data.diameter
         zoom = trained / given
-    elif predict.pixel_size is not None:
+    elif predict.pixel_size and data.pixel_size and not data.resize:
         name, given, trained = "pixel_size", predict.pixel_size, data.pixel_size
-        zoom = given / trained if trained else 0
+        zoom = given / trained
     else:
         return _by_metadata(config, pixel_size)
     if data.resize:
@@ -154,10 +154,13 @@ def at_first_sight(
     look: the areas of the objects in a place of it, px. It is asked for all of
     a small image, and of a large one for five places.
     """
-    areas = np.concatenate([look(place) for place in _places(shape, trained)])
+    places = _places(shape, trained)
+    areas = np.concatenate([look(place) for place in places])
     diameter = targets.diameter(areas)
     alike = 1 / _SMALLER <= diameter / trained <= _LARGER
-    if len(areas) < _FEW or alike:
+    # several of more than half the side: the model does not know these images
+    side = min(min(end - top, right - left) for top, end, left, right in places)
+    if len(areas) < _FEW or alike or diameter > side / 2:
         return 1.0
     zoom = min(max(trained / diameter, 1 / MOST), _ENLARGED)
     _LOG.info(

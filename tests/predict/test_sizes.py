@@ -196,7 +196,6 @@ def test_images_of_any_size_can_be_seen_smaller(model, shape):
      ({"diameter": -3.0}, "predict.diameter=-3"),
      ({"diameter": 1e6}, "check its unit"),
      ({"diameter": 1e-3}, "check its unit"),
-     ({"pixel_size": 0.3}, "data.pixel_size=0"),
      ({"pixel_size": 0.3, "diameter": 9.0}, "give one of them")],
 )  # fmt: skip
 def test_a_size_that_cannot_be_is_refused(model, given, text):
@@ -212,6 +211,25 @@ def test_a_model_of_resized_images_takes_no_size(model):
     )
     with pytest.raises(config.UserError, match="64 x 64 px"):
         use(small, diameter=9.0)
+
+
+def test_a_size_that_the_model_does_not_know_is_measured_by(model):
+    image, n = discs(TRAINED)
+    found = use(model, pixel_size=0.5)(image)
+    plain = use(model)(image)
+    np.testing.assert_array_equal(found.labels, plain.labels)
+    assert found.pixel_size == (0.5, 0.5) and len(found.table) == n
+    for row in found.table:
+        assert row["area_um2"] == pytest.approx(row["area_px"] / 4)
+
+
+def test_objects_as_wide_as_half_the_image_are_not_believed():
+    def zoom(diameter, side):
+        areas = np.full(4, np.pi / 4 * diameter**2)
+        return scaled.at_first_sight((side, 900), 10.0, lambda place: areas)
+
+    assert zoom(100.0, 210) == pytest.approx(0.1)
+    assert zoom(100.0, 190) == 1
 
 
 def test_few_objects_and_none_tell_nothing(model):
