@@ -132,6 +132,47 @@ def test_ovals_and_boxes_of_imagej(tmp_path):
     assert one.labels[40:44, 5:9].min() == 2 and (one.labels == 2).sum() == 16
 
 
+def rois(path, *points, **changed):
+    """A zip of ImageJ's ROIs drawn by hand, with attributes changed."""
+    import roifile
+
+    with zipfile.ZipFile(path, "w") as file:
+        for i, each in enumerate(points, 1):
+            roi = roifile.ImagejRoi.frompoints(np.array(each))
+            roi.roitype = roifile.ROI_TYPE.FREEHAND
+            for name, value in changed.items():
+                setattr(roi, name, value)
+            file.writestr(f"{i}.roi", roi.tobytes())
+    return path
+
+
+def test_of_an_outline_by_hand_that_crosses_itself_each_loop_is_inside(
+    tmp_path,
+):
+    crossed = [[10, 10], [30, 30], [30, 10], [10, 30]]
+    over = [[80, 60], [95, 60], [95, 75], [80, 75]]
+    (one,) = read(rois(tmp_path / "RoiSet.zip", crossed, over))
+    assert (one.labels == 1).sum() == 2 * 10 * 10
+    assert (one.labels[18, [12, 28]] == 1).all() and not one.labels[12, 20]
+    assert (one.labels == 2).sum() == 10 * 10
+
+
+@pytest.mark.parametrize(
+    "changed, at, message",
+    [
+        ({}, 100, "outside of the image"),
+        ({"rounded_rect_arc_size": 9}, 1, "rounded"),
+    ],
+)
+def test_rois_that_cannot_be_filled_as_in_imagej_are_named(
+    tmp_path, changed, at, message
+):
+    square = np.array([[0, 0], [9, 0], [9, 9], [0, 9]]) + at
+    path = rois(tmp_path / "RoiSet.zip", square, **changed)
+    with pytest.raises(images.ImageError, match=f"1.roi: .*{message}"):
+        read(path)
+
+
 @pytest.mark.parametrize("values", [(0, 1), (0, 255)])
 def test_of_two_values_the_components_are_objects(tmp_path, values):
     mask = np.zeros((9, 9), np.uint8)
