@@ -428,7 +428,7 @@ def test_what_is_there_is_not_overwritten_unasked(run, photos):
         (("a_labels.tif", "--formats=uncertainty"), "needs probabilities"),
         (("b.tif",), "b.tif: no such file"),
         (("in", "--formats=pdf"), "unknown format 'pdf'"),
-        (("a_labels.tif", "--images=none"), "--images=none: no such folder"),
+        (("a_labels.tif", "--images=none"), "--images=none: no such file"),
         ((), "no INPUT"),
     ],
 )

@@ -3,8 +3,14 @@
 Turns objects, of seg or of other programs, from one format into others. INPUT
 is a file or a folder: label images (PNG, TIFF, .npy, OME-Zarr), GeoJSON
 (QuPath), ROIs (Fiji), COCO, LabelMe, Kaggle's run lengths. GeoJSON, ROIs and
-run lengths do not say how large their image is: give --images.
+run lengths do not say how large their image is: give --images, a folder with
+images of their names, or for one INPUT a file.
 
+Ids of label images stay in labels, OME-Zarr, tables, and the names of ROIs and
+of GeoJSON's features. COCO, LabelMe and run lengths hold none: there objects
+are in their order, as those of other files are numbered.
+
+    seg convert RoiSet.zip --images=cells.tif --formats=labels,csv --out=cells
     seg convert results --formats=geojson,roi --out=for_qupath_and_fiji
     seg convert annotations.json --images=photos --out=my_cells/masks
 """
@@ -25,7 +31,9 @@ def define(formats: str = "labels") -> None:
     absl_flags.DEFINE_string(
         "formats", formats, "what to write, as of seg predict"
     )
-    absl_flags.DEFINE_string("images", "", "folder of the images")
+    absl_flags.DEFINE_string(
+        "images", "", "folder of the images, or the image of one INPUT"
+    )
     absl_flags.DEFINE_enum(
         "overlaps",
         "error",
@@ -46,11 +54,12 @@ def main(inputs: list[str], done: str = "converted") -> int:
     if not inputs:
         raise config.UserError("no INPUT; give files or folders")
     out = pathlib.Path(flags.given("out", "DIR")).expanduser().absolute()
+    files = convert.expand(inputs)
     outcome = convert.run(
-        convert.expand(inputs),
+        files,
         out,
         formats.chosen(FLAGS.formats),
-        convert.Images(FLAGS.images),
+        convert.Images(FLAGS.images, files),
         overlaps=FLAGS.overlaps,
         overwrite=FLAGS.overwrite,
     )

@@ -5,12 +5,16 @@ column c covers x from c to c + 1 and y from r to r + 1, and its middle is at
 (c + 0.5, r + 0.5). It belongs to a shape if its middle is inside or on the
 edge (the rule of `skimage.draw.polygon2mask`); of a polygon that meets itself
 without crossing, as a keyhole around a hole does, what is inside an odd number
-of times is inside.
+of times is inside. ImageJ has another rule for edges, `filled_by_imagej`.
+
+A polygon that crosses itself is refused: where corners are set one by one, one
+of them is not where it was meant to be.
 
 A function raises ShapeError, "what; remedy", for what is no such shape.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -202,6 +206,36 @@ def _filled(points: np.ndarray, shape: tuple[int, int]) -> Region:
             np.stack([y1, x1, x1], -1),
         ]
     )
+    return _painted(spans, shape)
+
+
+def filled_by_imagej(
+    rings: Sequence[np.ndarray], shape: tuple[int, int]
+) -> Region:
+    """The pixels that ImageJ fills of closed rings [N, 2], cut off.
+
+    The rule of its PolygonFiller: middles inside an odd number of times, over
+    all rings, however they cross. On an edge they are inside if that is a
+    right or a lower one.
+    """
+    start = np.concatenate(rings)
+    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    upwards = start[:, 1:] > end[:, 1:]
+    (x0, y0), (x1, y1) = (
+        np.where(upwards, end, start).T,
+        np.where(upwards, start, end).T,
+    )
+    first, last = (
+        np.clip(np.floor(y + 0.5), 0, shape[0]).astype(int) for y in (y0, y1)
+    )
+    side, offset = _expanded(last - first)
+    row = first[side] + offset
+    slope = (x1 - x0)[side] / (y1 - y0)[side]
+    # ImageJ adds so much, for what rounding may take
+    x = x0[side] + (row + 0.5 - y0[side]) * slope + 1e-8
+    order = np.lexsort((x, row))
+    row, x = row[order], np.floor(x[order] + 0.5)
+    spans = np.stack([row[::2], x[::2], x[1::2] - 1], -1)
     return _painted(spans, shape)
 
 

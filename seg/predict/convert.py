@@ -1,9 +1,13 @@
 """Objects from files of any program into those of any other, and measured.
 
 What `seg.data.annotations` reads becomes what a prediction would be, but for
-probabilities, and so goes into every format that needs none.
+probabilities, and so goes into every format that needs none. The ids of label
+images stay, in labels, OME-Zarr, tables, the names of ROIs and of GeoJSON's
+features; what holds no ids has the objects in their order.
 """
 
+import dataclasses
+import logging
 import os
 import pathlib
 import re
@@ -17,7 +21,12 @@ from seg.data import annotations, arrays
 from seg.images import about, formats, read, slide_zarr, write
 from seg.predict import bulk, measures, segmentation
 
+_LOG = logging.getLogger(__name__)
+
 Path = pathlib.Path
+
+_WITHOUT_IDS = ("labelme", "coco", "rle")
+_MOST = 1 << 24  # of 32 bits, beyond which Fiji's float32 mixes ids up
 
 SUFFIXES = (
     *read.SUFFIXES, arrays.SUFFIX, ".json", ".geojson", ".zip", ".roi", ".csv"
@@ -70,6 +79,15 @@ def _is_readable(path: Path) -> bool:
 _PLANE = re.compile(r"(?P<stem>.+?)(?P<label>(_[a-z]\d{3,})+)")
 
 
+def _is_made(path: Path) -> bool:
+    """Whether a file is hidden, or is named as results are."""
+    return (
+        path.name.startswith(".")
+        or path.stem.endswith("_labels")
+        or path.name.endswith(_NO_LABELS)
+    )
+
+
 class Image(NamedTuple):
     """An image: a file, or by `select` (see `images.axes`) a plane of one."""
 
@@ -79,22 +97,69 @@ class Image(NamedTuple):
 
 
 class Images:
-    """The images in a folder, by name; of no folder, none."""
+    """The images in a folder, by name, or the one of a single input.
 
-    def __init__(self, folder: str):
+    place: the folder, or a file; empty: there are none, but that an input that
+        needs an image takes the only one beside it.
+    inputs: the files that are converted, which are no images.
+    """
+
+    def __init__(self, place: str, inputs: Sequence[Path] = ()):
         self._by_name: dict[str, Path] = {}
-        self._folder = folder
-        if not folder:
+        self._place = place
+        self._inputs = {one.resolve() for one in inputs}
+        self._only: Path | None = None
+        if not place:
             return
-        path = Path(folder).expanduser()
-        if not path.is_dir():
-            raise config_lib.UserError(f"--images={folder}: no such folder")
-        for file in sorted(path.iterdir(), reverse=True):
-            if file.suffix.lower() in read.SUFFIXES:
-                self._by_name[file.stem] = file
-        for file in path.iterdir():
-            if file.suffix.lower() in read.SUFFIXES:
-                self._by_name[file.name] = file
+        path = Path(place).expanduser()
+        if path.is_dir():
+            files = sorted(path.iterdir(), reverse=True)
+        elif not path.exists():
+            raise config_lib.UserError(
+                f"--images={place}: no such file or folder; check the path"
+            )
+        elif len(inputs) > 1:
+            raise config_lib.UserError(
+                f"--images={place}: one image for {len(inputs)} files; give "
+                "the folder of their images"
+            )
+        else:
+            files, self._only = [path], path
+        files = [file for file in files if self._is_image(file)]
+        self._by_name |= {file.stem: file for file in files}
+        self._by_name |= {file.name: file for file in files}
+
+    def of(self, source: annotations.Source, alone: bool) -> str:
+        """The name by which `find` knows the image of a source.
+
+        That of the source; where no image has it and the source is `alone`,
+        the file of --images, or the only image in the folder if the source
+        says no name.
+        """
+        if self.find(source.image) or not alone:
+            return source.image
+        # a label image can do without
+        wanted = self._place or source.said is not None
+        if self._only is None and wanted and not source.named:
+            folder = Path(self._place or Path(source.file).parent)
+            found = [
+                file
+                for file in folder.expanduser().iterdir()
+                if self._is_image(file) and not _is_made(file)
+            ]
+            if len(found) == 1:
+                self._only = found[0]
+                _LOG.warning("%s: taken to be of %s", source.file, found[0])
+        if self._only is None:
+            return source.image
+        self._by_name[self._only.name] = self._only
+        return self._only.name
+
+    def _is_image(self, path: Path) -> bool:
+        return (
+            path.suffix.lower() in read.SUFFIXES
+            and path.resolve() not in self._inputs
+        )
 
     def find(self, name: str) -> Image | None:
         """The image of this file name, or stem, perhaps with a plane's."""
@@ -117,13 +182,11 @@ class Images:
         if image is None:
             if min(said) > 0:
                 return said
-            where = (
-                f"--images={self._folder}: not there"
-                if self._folder
-                else ("give --images=DIR")
-            )
+            where = f", not in {self._place}" if self._place else ""
             raise config_lib.UserError(
-                f"the image {name!r} is needed, for its size; {where}"
+                f"the image {name!r} is needed, for its size{where}; give "
+                "--images=FILE, or --images=DIR with an image of that name "
+                "(ROIs may be called <stem of the image>_rois.zip)"
             )
         shape = read.read_header(image.path, select=image.select).shape
         if min(said) > 0 and tuple(said) != shape:
@@ -139,10 +202,10 @@ class Images:
         Raises UserError where the image is not in it, or of another size.
         """
         image = self.find(name)
-        if image is None and self._folder:
+        if image is None and self._place:
             raise config_lib.UserError(
-                f"--images={self._folder}: no image {name!r}; name images and "
-                "labels alike, or leave it out"
+                f"--images={self._place}: no image {name!r}; name images and "
+                "labels alike, give --images=FILE, or leave it out"
             )
         if image is None:
             return None
@@ -189,7 +252,7 @@ def run(
                 "none of; use seg predict"
             )
     shared = [form for form in forms if form.is_shared]
-    job = _Job(out, forms, images, overwrite)
+    job = _Job(out, names, images, overwrite)
     for form in shared:
         job.check(out / form.name)
     outcome = bulk.Outcome()
@@ -201,7 +264,9 @@ def run(
             continue
         for source in sources:
             try:
-                job.write(path, source.read(images.size, overlaps))
+                name = images.of(source, len(inputs) == len(sources) == 1)
+                one = source._replace(image=name).read(images.size, overlaps)
+                job.write(path, one._replace(image=name))
             except (write.WriteError, _ThereError):
                 raise
             except (config_lib.UserError, OSError, MemoryError) as error:
@@ -228,11 +293,13 @@ class _Job:
     def __init__(
         self,
         out: Path,
-        forms: Sequence[formats.Format],
+        names: Sequence[str],
         images: Images,
         overwrite: bool,
     ):
-        self._out, self._forms = out, forms
+        self._out = out
+        self._forms = forms = [formats.FORMATS[name] for name in names]
+        self._without_ids = [name for name in names if name in _WITHOUT_IDS]
         self._images, self._overwrite = images, overwrite
         self._tables: dict[str, segmentation.Table] = {}
         self._kinds: dict[str, int] = {}  # classes, of all images alike
@@ -264,6 +331,7 @@ class _Job:
         source = os.path.relpath(file, self._out) if file else one.image
         found = segmented(one, pixels, stem, source, self._kinds)
         found = found.measured(_pixel_size(file, path))
+        found = self._with_ids(found, one.ids, path)
         parts = {}
         for form in self._forms:
             if form.uses_image and pixels is None:
@@ -280,6 +348,37 @@ class _Job:
         for name, part in parts.items():  # once nothing can go wrong
             self.parts[name].append((stem, part))
         self._tables[stem] = found.table
+
+    def _with_ids(
+        self, found: segmentation.Segmentation, ids: np.ndarray, path: Path
+    ) -> segmentation.Segmentation:
+        """The same with the objects' ids in place of 1..N."""
+        last = int(ids.max(initial=0))
+        if last == len(ids):
+            return found
+        if last > _MOST:
+            _LOG.warning(
+                "%s: ids up to %d, of which %d are the most that every "
+                "program reads; the objects are renumbered from 1, in order",
+                path, last, _MOST,
+            )  # fmt: skip
+            return found
+        if self._without_ids:
+            _LOG.warning(
+                "ids are not kept in %s, which hold none; the objects are in "
+                "their order",
+                " and ".join(self._without_ids),
+            )
+            self._without_ids = []  # said once
+        rows = (
+            {**row, "label": i}
+            for row, i in zip(found.table, ids.tolist(), strict=True)
+        )
+        return dataclasses.replace(
+            found,
+            labels=np.array([0, *ids], np.int32)[found.labels],
+            table=segmentation.Table(rows),
+        )
 
     def rows(self) -> list[dict[str, Any]]:
         """Of all images, with the same keys."""

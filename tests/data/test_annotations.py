@@ -6,6 +6,7 @@ place. COCO's texts are pycocotools', ovals ImageJ's by roifile.
 
 import json
 import pathlib
+import shutil
 import zipfile
 
 import numpy as np
@@ -14,9 +15,9 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from seg import images
+from seg import config, images
 from seg.data import annotations
-from seg.images import formats
+from seg.images import formats, slide, write
 from seg.predict import convert, measures, segmentation
 
 
@@ -130,6 +131,47 @@ def test_ovals_and_boxes_of_imagej(tmp_path):
     expected = ((row - 20) / 10) ** 2 + ((col - 35) / 15) ** 2 <= 1
     np.testing.assert_array_equal(one.labels == 1, expected)
     assert one.labels[40:44, 5:9].min() == 2 and (one.labels == 2).sum() == 16
+
+
+def rois(path, *points, **changed):
+    """A zip of ImageJ's ROIs drawn by hand, with attributes changed."""
+    import roifile
+
+    with zipfile.ZipFile(path, "w") as file:
+        for i, each in enumerate(points, 1):
+            roi = roifile.ImagejRoi.frompoints(np.array(each))
+            roi.roitype = roifile.ROI_TYPE.FREEHAND
+            for name, value in changed.items():
+                setattr(roi, name, value)
+            file.writestr(f"{i}.roi", roi.tobytes())
+    return path
+
+
+def test_of_an_outline_by_hand_that_crosses_itself_each_loop_is_inside(
+    tmp_path,
+):
+    crossed = [[10, 10], [30, 30], [30, 10], [10, 30]]
+    over = [[80, 60], [95, 60], [95, 75], [80, 75]]
+    (one,) = read(rois(tmp_path / "RoiSet.zip", crossed, over))
+    assert (one.labels == 1).sum() == 2 * 10 * 10
+    assert (one.labels[18, [12, 28]] == 1).all() and not one.labels[12, 20]
+    assert (one.labels == 2).sum() == 10 * 10
+
+
+@pytest.mark.parametrize(
+    "changed, at, message",
+    [
+        ({}, 100, "outside of the image"),
+        ({"rounded_rect_arc_size": 9}, 1, "rounded"),
+    ],
+)
+def test_rois_that_cannot_be_filled_as_in_imagej_are_named(
+    tmp_path, changed, at, message
+):
+    square = np.array([[0, 0], [9, 0], [9, 9], [0, 9]]) + at
+    path = rois(tmp_path / "RoiSet.zip", square, **changed)
+    with pytest.raises(images.ImageError, match=f"1.roi: .*{message}"):
+        read(path)
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255)])
@@ -391,3 +433,129 @@ def test_of_a_folder_of_results_what_holds_no_objects_is_left(tmp_path):
         (tmp_path / name).touch()
     names = {path.name for path in convert.expand([str(tmp_path)])}
     assert names == {"a_rois.zip", "b.geojson"}
+
+
+SPARSE = np.array([0, 1, 2, 3, 4, 5, 7, 9, 70, 65_540])
+
+
+@pytest.fixture
+def sparse(tmp_path):
+    """A label image of ids with gaps; its path."""
+    labels = np.zeros((20, 50), np.int32)
+    for k, i in enumerate(SPARSE[1:]):
+        labels[3:12, 5 * k + 2 : 5 * k + 6] = i
+    write.write_labels(tmp_path / "a_labels.tif", labels)
+    return tmp_path / "a_labels.tif"
+
+
+def test_ids_of_a_label_image_stay(sparse, caplog):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    out = sparse.parent / "out"
+    forms = ["labels", "omezarr", "csv", "roi", "geojson", "parquet"]
+    outcome = convert.run([sparse], out, forms, convert.Images(""))
+    assert outcome.n_done == 1 and not caplog.records
+    expected = tifffile.imread(sparse)
+    found = tifffile.imread(out / "a_labels.tif")
+    np.testing.assert_array_equal(found, expected)
+    with slide.open_slide(out / "a.zarr") as opened:
+        np.testing.assert_array_equal(opened.rows(0, 20)[..., 0], expected)
+    rows = formats.read_table(out / "objects.csv")
+    for row in rows:  # and each row is that object's
+        assert expected[int(row["row"]), int(row["col"])] == row["label"]
+    told = json.loads((out / "a.geojson").read_text())["features"]
+    of_rois = zipfile.ZipFile(out / "a_rois.zip").namelist()
+    for ids in (
+        [row["label"] for row in rows],
+        parquet.read_table(out / "objects.parquet")["label"].to_pylist(),
+        [int(one["properties"]["name"]) for one in told],
+        [int(name.removesuffix(".roi")) for name in of_rois],
+    ):
+        assert ids == SPARSE[1:].tolist()
+
+
+def test_where_ids_cannot_stay_it_is_said_once(sparse, caplog):
+    more = sparse.with_name("b_labels.tif")
+    shutil.copy(sparse, more)
+    forms = ["labels", "coco", "rle"]
+    convert.run([sparse, more], sparse.parent / "out", forms,
+                convert.Images(""))  # fmt: skip
+    (said,) = caplog.messages
+    assert "not kept in coco and rle" in said
+
+
+def test_ids_too_large_for_a_float_are_renumbered_and_it_is_said(
+    tmp_path, caplog
+):
+    labels = np.zeros((9, 9), np.uint32)
+    labels[1:3], labels[5:7] = 2**24 + 1, 5
+    tifffile.imwrite(tmp_path / "a_labels.tif", labels)
+    out = tmp_path / "out"
+    convert.run([tmp_path / "a_labels.tif"], out, ["labels"],
+                convert.Images(""))  # fmt: skip
+    found = tifffile.imread(out / "a_labels.tif")
+    assert found[1, 1] == 2 and found[5, 5] == 1
+    assert "renumbered" in caplog.text
+
+
+@pytest.fixture
+def fiji(tmp_path):
+    """A folder of one image and what Fiji calls the ROIs of it."""
+    square = [[10, 10], [20, 10], [20, 20], [10, 20]]
+    rois(tmp_path / "RoiSet.zip", square)
+    tifffile.imwrite(tmp_path / "raw.tif", np.zeros((70, 90), np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["", ".", "raw.tif"])
+def test_rois_of_fijis_name_are_of_the_only_image(fiji, place):
+    inputs = [fiji / "RoiSet.zip"]
+    place = str(fiji / place) if place else ""
+    # a result of before is no image
+    shutil.copy(fiji / "raw.tif", fiji / "raw_labels.tif")
+    outcome = convert.run(
+        inputs, fiji / "out", ["labels"], convert.Images(place, inputs)
+    )
+    assert not outcome.failures
+    found = tifffile.imread(fiji / "out/raw_labels.tif")
+    assert found.shape == (70, 90) and found.sum() == 100
+
+
+@pytest.mark.parametrize("place", ["", "."])
+def test_of_several_images_none_is_guessed(fiji, place):
+    shutil.copy(fiji / "raw.tif", fiji / "more.tif")
+    inputs = [fiji / "RoiSet.zip"]
+    outcome = convert.run(
+        inputs,
+        fiji / "out",
+        ["labels"],
+        convert.Images(str(fiji / place) if place else "", inputs),
+    )
+    ((_, reason),) = outcome.failures
+    assert "--images=FILE" in reason and "_rois.zip" in reason
+
+
+def test_rois_called_after_another_image_are_not_of_the_only_one(fiji):
+    inputs = [(fiji / "RoiSet.zip").rename(fiji / "other_rois.zip")]
+    outcome = convert.run(
+        inputs, fiji / "out", ["labels"], convert.Images(str(fiji), inputs)
+    )
+    assert "the image 'other' is needed" in outcome.failures[0][1]
+
+
+def test_one_image_cannot_be_that_of_several_files(fiji):
+    inputs = [fiji / "RoiSet.zip", fiji / "more.zip"]
+    with pytest.raises(config.UserError, match="one image for 2 files"):
+        convert.Images(str(fiji / "raw.tif"), inputs)
+
+
+def test_labels_are_not_taken_for_their_own_image(tmp_path):
+    labels = blobs()
+    write.write_labels(tmp_path / "cells.tif", labels)
+    inputs = [tmp_path / "cells.tif"]
+    tifffile.imwrite(tmp_path / "raw.tif", np.full(labels.shape, 7, np.uint8))
+    convert.run(
+        inputs, tmp_path / "out", ["csv"],
+        convert.Images(str(tmp_path), inputs),
+    )  # fmt: skip
+    rows = formats.read_table(tmp_path / "out/objects.csv")
+    assert {row["mean_intensity"] for row in rows} == {7}

@@ -46,6 +46,34 @@ def test_a_polygon_is_that_of_skimage_half_a_pixel_on(grid):
     assert n_compared > 20
 
 
+def odd_crossings(rings, shape):
+    """Pixels whose middles have an odd number of sides to their left."""
+    row, col = np.mgrid[: shape[0], : shape[1]]
+    left = np.zeros(shape, int)
+    for ring in rings:
+        for a, b in zip(ring, np.roll(ring, -1, 0), strict=True):
+            (x0, y0), (x1, y1) = sorted((a, b), key=lambda point: point[1])
+            # in whole numbers: x0 + (y - y0) (x1 - x0) / (y1 - y0) < x
+            crossed = (2 * y0 < 2 * row + 1) & (2 * row + 1 < 2 * y1)
+            x = (2 * col + 1 - 2 * x0) * (y1 - y0)
+            left += crossed & ((2 * row + 1 - 2 * y0) * (x1 - x0) < x)
+    return left % 2 == 1
+
+
+@pytest.mark.parametrize("n_rings", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_imagejs_rule_is_an_odd_number_of_sides_to_the_left(seed, n_rings):
+    """However sides cross, and over the border; right edges count."""
+    rng = np.random.default_rng(seed)
+    rings = [
+        rng.integers(-9, 89, (int(rng.integers(3, 30)), 2))
+        for _ in range(n_rings)
+    ]
+    found = shapes.filled_by_imagej([r.astype(float) for r in rings], SHAPE)
+    expected = odd_crossings(rings, SHAPE)
+    np.testing.assert_array_equal(filled(found), expected)
+
+
 def test_an_outline_of_thousands_of_points_takes_no_time():
     angle = np.linspace(0, 2 * np.pi, 20_000, endpoint=False)
     points = 500 + 450 * np.stack([np.cos(angle), np.sin(angle)], -1)

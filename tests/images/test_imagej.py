@@ -7,10 +7,14 @@ import itertools
 import pathlib
 import shutil
 import subprocess
+import zipfile
 
 import numpy as np
 import pytest
+import roifile
+import tifffile
 
+from seg.data.annotations import rois
 from seg.images import about, read, vectors, write
 from tests.images import test_vectors
 
@@ -34,6 +38,21 @@ for (i = 0; i < roiManager("count"); i++) {
   out += Roi.getName + " " + area + " " + least + " " + most + "\\n";
 }
 File.saveString(out, folder + "out.txt");
+"""
+
+FILLED = """
+folder = getArgument();
+roiManager("open", folder + "rois.zip");
+n = roiManager("count");
+newImage("a", "8-bit black", 80, 60, n);
+setColor(255);
+for (i = 0; i < n; i++) {
+  roiManager("select", i);
+  setSlice(i + 1);
+  fill();
+}
+run("Select None");
+saveAs("tiff", folder + "filled.tif");
 """
 
 STACK = """
@@ -70,13 +89,59 @@ def test_the_objects_are_the_same_pixels_in_imagej(tmp_path, seed):
     write.write_labels(tmp_path / "a_labels.tif", labels, (0.325, 0.25))
     vectors.write_rois(tmp_path / "a_rois.zip", test_vectors.IMAGE, found)
     run(EXACT, tmp_path)
-    size, *rois = (tmp_path / "out.txt").read_text().splitlines()
+    size, *lines = (tmp_path / "out.txt").read_text().splitlines()
     unit, width, height, depth = size.split()
     assert unit in ("micron", "µm", "microns") and depth == "16"
     assert (float(width), float(height)) == pytest.approx((0.25, 0.325))
     areas = np.bincount(labels.ravel())
     expected = [[i, areas[i], i, i] for i in range(1, len(areas))]
-    assert [list(map(float, roi.split())) for roi in rois] == expected
+    assert [list(map(float, line.split())) for line in lines] == expected
+
+
+def by_hand(rng):
+    """A ROI of random points, at whole, half or any numbers: they cross."""
+    points = rng.uniform(-9, 89, (int(rng.integers(3, 40)), 2))
+    grid = rng.choice([1, 2, 1000])
+    points = np.round(points * grid) / grid
+    kind = np.int32 if grid == 1 else np.float32
+    roi = roifile.ImagejRoi.frompoints(points.astype(kind))
+    kinds = roifile.ROI_TYPE
+    roi.roitype = [kinds.FREEHAND, kinds.POLYGON, kinds.TRACED][rng.integers(3)]
+    return roi
+
+
+def composite(rng):
+    rings = [
+        rng.integers(0, 120, (int(rng.integers(3, 12)), 2)) / 2
+        for _ in range(3)
+    ]
+    return vectors._composite([np.ceil(ring) for ring in rings], "a")
+
+
+def boxed(rng):
+    roi = roifile.ImagejRoi()
+    kinds = roifile.ROI_TYPE
+    roi.roitype = [kinds.OVAL, kinds.RECT][rng.integers(2)]
+    roi.top, roi.left = rng.integers(-9, 50, 2).tolist()
+    roi.bottom = roi.top + int(rng.integers(10, 40))
+    roi.right = roi.left + int(rng.integers(10, 40))
+    return roi
+
+
+def test_rois_are_filled_as_imagej_fills_them(tmp_path):
+    rng = np.random.default_rng(0)
+    made = [draw(rng) for draw in (by_hand, by_hand, composite, boxed) * 15]
+    with zipfile.ZipFile(tmp_path / "rois.zip", "w") as file:
+        for i, roi in enumerate(made):
+            file.writestr(f"{i:03d}.roi", roi.tobytes())
+    run(FILLED, tmp_path)
+    expected = tifffile.imread(tmp_path / "filled.tif") > 0
+    content = (tmp_path / "rois.zip").read_bytes()
+    for own, one in zip(expected, rois.objects(content, "a"), strict=True):
+        row, col, inside = one.draw((60, 80))
+        found = np.zeros((60, 80), bool)
+        found[row : row + len(inside), col : col + inside.shape[1]] = inside
+        np.testing.assert_array_equal(found, own, one.where)
 
 
 def test_a_hyperstack_of_imagej_is_read(tmp_path):

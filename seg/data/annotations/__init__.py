@@ -36,12 +36,14 @@ class Labelled(NamedTuple):
     """The objects of one image.
 
     image: its name, as the file says, else the file's own. labels int32
-    [H, W], ids 1..N; names: the class of each.
+    [H, W], 1..N; names: the class of each; ids: int64 [N], those of a label
+    image, else 1..N.
     """
 
     image: str
     labels: np.ndarray
     names: list[str]
+    ids: np.ndarray
 
 
 class Source(NamedTuple):
@@ -49,13 +51,15 @@ class Source(NamedTuple):
 
     file: where they stand. image: the image's name, as the file says, else the
     file's own. said: (H, W) of the image by the file, (0, 0) where it does not
-    say, None of a label image, which has a size of its own.
+    say, None of a label image, which has a size of its own. named: whether the
+        image's name is known: the file says it, or is called after it.
     """
 
     file: str
     image: str
     said: Size | None
     draw: Callable[[Size, str], Labelled]
+    named: bool = True
 
     def read(self, size_of: SizeOf, overlaps: str = "error") -> Labelled:
         """The objects.
@@ -83,7 +87,8 @@ def read_all(path: pathlib.Path) -> list[Source]:
         if content[:4] == b"PK\3\4" or content[:4] == b"Iout":
             objects = rois.objects(content, name)
             image = path.stem.removesuffix("_rois")
-            return [_drawn(name, image, (0, 0), objects)]
+            named = image != path.stem
+            return [_drawn(name, image, (0, 0), objects, named)]
         suffix = path.suffix.lower()
         if suffix == ".csv":
             return [
@@ -109,12 +114,16 @@ def stem_of(image: str) -> str:
 
 
 def _drawn(
-    file: str, image: str, said: Size, objects: Sequence[Object]
+    file: str,
+    image: str,
+    said: Size,
+    objects: Sequence[Object],
+    named: bool = True,
 ) -> Source:
     def draw(shape: Size, overlaps: str) -> Labelled:
         return _painted(image, objects, shape, overlaps, file)
 
-    return Source(file, image, said, draw)
+    return Source(file, image, said, draw, named)
 
 
 def _mask(path: pathlib.Path, decode: Callable[[], np.ndarray]) -> Source:
@@ -123,7 +132,7 @@ def _mask(path: pathlib.Path, decode: Callable[[], np.ndarray]) -> Source:
     def draw(shape: Size, overlaps: str) -> Labelled:
         return _from_mask(image, decode(), str(path))
 
-    return Source(str(path), image, None, draw)
+    return Source(str(path), image, None, draw, image != path.stem)
 
 
 def _of_zarr(path: pathlib.Path) -> np.ndarray:
@@ -142,20 +151,23 @@ def _of_image(content: bytes, name: str) -> np.ndarray:
 
 
 def _from_mask(image: str, mask: np.ndarray, name: str) -> Labelled:
-    """Ids are taken as they are; of 0 and 1, or 0 and 255, the components."""
+    """Ids are kept; of 0 and 1, or 0 and 255, the components are numbered."""
     highest = int(mask.max(initial=0))
     try:
         if highest == 1 or (highest == 255 and not np.any(mask % 255)):
             foreground = (mask > 0).astype(np.uint8)
             labels = masks.interpret(foreground, 2, lossy=False).labels
+            ids = np.unique(labels)
         else:
             labels = masks.instances(mask, lossy=False).labels
+            ids = np.unique(mask)
     except masks.MaskError as error:
         what = str(error).partition("; ")[0]
         raise images.ImageError(
             f"{name}: no label image ({what}); give one with an id an object"
         ) from error
-    return Labelled(image, labels, ["object"] * int(labels.max(initial=0)))
+    ids = ids[ids > 0].astype(np.int64)
+    return Labelled(image, labels, ["object"] * len(ids), ids)
 
 
 def _from_json(path: pathlib.Path, content: bytes) -> list[Source]:
@@ -174,7 +186,8 @@ def _from_json(path: pathlib.Path, content: bytes) -> list[Source]:
             _drawn(name, image, said, objects)
             for image, said, objects in coco.images(found, name)
         ]
-    return [_drawn(name, path.stem, (0, 0), geojson.objects(found, name))]
+    objects = geojson.objects(found, name)
+    return [_drawn(name, path.stem, (0, 0), objects, named=False)]
 
 
 def _from_labelme(path: pathlib.Path, content: bytes) -> Source:
@@ -195,7 +208,8 @@ def _from_labelme(path: pathlib.Path, content: bytes) -> Source:
             raise images.ImageError(f"{path}: {wrong[0]}")
         found, at = np.unique(truth.labels, return_index=True)
         kinds = truth.classes.ravel()[at[found > 0]]
-        return Labelled(image, truth.labels, [names[k - 1] for k in kinds])
+        of = [names[k - 1] for k in kinds]
+        return Labelled(image, truth.labels, of, np.arange(1, len(of) + 1))
 
     return Source(str(path), image, annotation.size, draw)
 
@@ -236,7 +250,7 @@ def _painted(
             "them, or give --overlaps=first or smallest"
         )
     names = [objects[i].name for i in merged.regions]
-    return Labelled(image, merged.labels, names)
+    return Labelled(image, merged.labels, names, np.arange(1, len(names) + 1))
 
 
 def _overlapping(

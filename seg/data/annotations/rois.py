@@ -1,7 +1,13 @@
-"""ImageJ's ROIs: a file, or a zip of them."""
+"""ImageJ's ROIs: a file, or a zip of them.
+
+Their pixels are those that ImageJ itself fills. Outlines drawn by hand cross
+themselves a little more often than not, and reach over the image's border:
+both mean nothing there, and nothing here.
+"""
 
 import io
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,6 +17,7 @@ from seg.data.annotations import drawn
 from seg.images import read
 
 _MAX_BYTES = 2**28  # of all ROIs in a zip
+_BESIDE = "outside of the image; is it of another one?"
 
 
 def objects(content: bytes, name: str) -> list[drawn.Object]:
@@ -53,15 +60,33 @@ def _object(content: bytes, where: str, name: str) -> drawn.Object:
             f"{name}: {where}: {kind.name.lower()}, which has no area; draw "
             "a polygon"
         )
+    if (
+        roi.options & roifile.ROI_OPTIONS.SPLINE_FIT
+        or roi.rounded_rect_arc_size
+    ):
+        raise images.ImageError(
+            f"{name}: {where}: a fitted spline or a rounded rectangle, of "
+            "which the file has the corners only; in ImageJ, Edit > Selection "
+            "> Create Mask, then Create Selection, and save that"
+        )
     rings = drawn.rings(rings, f"{name}: {where}")
 
     def draw(shape: drawn.Size) -> masks.Region:
         if kind == kinds.OVAL:
             return _oval(roi, shape)
-        # of a composite what is inside an odd number of rings
-        return _odd([shapes.polygon(ring, shape) for ring in rings])
+        region = shapes.filled_by_imagej(rings, shape)
+        if not region.inside.any() and _is_beside(rings, shape):
+            raise shapes.ShapeError(_BESIDE)
+        return region
 
     return drawn.Object(where, "object", draw)
+
+
+def _is_beside(rings: Sequence[np.ndarray], shape: drawn.Size) -> bool:
+    points = np.concatenate(rings)
+    return bool(
+        (points.max(0) <= 0).any() or (points.min(0) >= shape[::-1]).any()
+    )
 
 
 def _oval(roi, shape: drawn.Size) -> masks.Region:
@@ -69,19 +94,8 @@ def _oval(roi, shape: drawn.Size) -> masks.Region:
     rows = np.arange(max(roi.top, 0), min(roi.bottom, shape[0]))
     cols = np.arange(max(roi.left, 0), min(roi.right, shape[1]))
     if not len(rows) or not len(cols):
-        raise shapes.ShapeError("outside of the image; is it of another one?")
+        raise shapes.ShapeError(_BESIDE)
     y = (2 * rows + 1 - roi.top - roi.bottom) / (roi.bottom - roi.top)
     x = (2 * cols + 1 - roi.left - roi.right) / (roi.right - roi.left)
     inside = x[None] ** 2 + y[:, None] ** 2 <= 1
     return masks.Region(int(rows[0]), int(cols[0]), inside)
-
-
-def _odd(regions: list[masks.Region]) -> masks.Region:
-    if len(regions) == 1:
-        return regions[0]
-    whole = shapes.union(regions)
-    count = np.zeros(whole.inside.shape, int)
-    for row, col, part in regions:
-        row, col = row - whole.row, col - whole.col
-        count[row : row + len(part), col : col + part.shape[1]] += part
-    return whole._replace(inside=count % 2 == 1)
