@@ -20,8 +20,10 @@ saved, the same command goes on.
 
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Sequence
+import typing
+from collections.abc import Callable, Sequence
 
 import seg
 from seg import compiler, config, flags
@@ -30,6 +32,8 @@ COMMANDS = (
     "predict", "serve", "train", "evaluate", "measure", "convert", "info",
     "export", "verify", "track-sync",
 )  # fmt: skip
+
+_CUT_SHORT = 141  # as a shell says of what SIGPIPE has ended
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         flags.show(inspect.cleandoc(__doc__))
         sys.exit(flags.DONE if argv else flags.BAD_INPUT)
     if argv[0] == "--version":
-        print(seg.__version__)
+        flags.show(seg.__version__)
         sys.exit(flags.DONE)
     name = argv[0]
     if name not in COMMANDS:
@@ -50,7 +54,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = importlib.import_module(module)
     command.define()
     flags.show_log()
-    flags.run(command.main, [f"seg {name}", *argv[1:]])
+    _run(command.main, [f"seg {name}", *argv[1:]])
+
+
+def _run(
+    command: Callable[[list[str]], int | None], argv: list[str]
+) -> typing.NoReturn:
+    """As `flags.run`, for readers who may have seen enough, as `head` has."""
+    status: str | int | None = _CUT_SHORT
+    try:
+        try:
+            flags.run(command, argv)
+        except SystemExit as end:
+            status = end.code
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():  # then it was another pipe
+            raise
+    sys.exit(status)
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a broken pipe; if so, it is let go."""
+    try:
+        sys.stdout.flush()  # what could not be written is still there
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ def report(outcome: "bulk.Outcome", out: pathlib.Path, done: str) -> int:
     done: what it is called, "segmented". Raises UserError if all failed.
     """
     n_failed = len(outcome.failures)
-    if n_failed and not outcome.n_done + outcome.n_skipped:
+    if n_failed:
         path, reason = outcome.failures[0]
         if not reason.startswith(str(path)):
             reason = f"{path}: {reason}"
+    if n_failed and not outcome.n_done + outcome.n_skipped:
         if n_failed > 1:
             reason = f"all {n_failed} images failed, as {reason}"
         raise config_lib.UserError(reason)
@@ -32,7 +33,7 @@ def report(outcome: "bulk.Outcome", out: pathlib.Path, done: str) -> int:
         return flags.DONE
     print(
         f"warning: {n_failed} of {outcome.n_images} images failed, see "
-        f"{out / 'failures.csv'}; the first: {outcome.failures[0][1]}",
+        f"{out / 'failures.csv'}; the first: {reason}",
         file=sys.stderr,
     )
     return flags.SOME_FAILED

@@ -49,7 +49,12 @@ def define() -> None:
     absl_flags.DEFINE_string(
         "engine", "auto", "what runs the network: auto, jax, onnx or openvino"
     )
-    absl_flags.DEFINE_bool("overwrite", False, "do finished images again")
+    absl_flags.DEFINE_bool(
+        "overwrite",
+        False,
+        "do finished images again, and replace files that were not made here "
+        "or have changed since; what is corrected in LabelMe stays",
+    )
     absl_flags.DEFINE_string(
         "select",
         "",
@@ -83,7 +88,7 @@ def main(inputs: list[str]) -> int:
         raise config_lib.UserError(
             config_lib.unknown("projection", FLAGS.project, axes.PROJECTIONS)
         )
-    found = inputs_lib.expand(inputs, out)
+    found = inputs_lib.expand(inputs)
     models = [bundle.load(folder) for folder in seg.find_all(FLAGS.model)]
     config = config_lib.replace(models[0].config, flags.overrides())
     scaled.known_zoom(config_lib.check(config))  # or it is refused
@@ -93,8 +98,8 @@ def main(inputs: list[str]) -> int:
         "engine": engine.identity(FLAGS.engine),
         "predict": dataclasses.asdict(config.predict),
     }
-    if found.skipped:
-        print(f"note: {found}", file=sys.stderr)
+    if note := str(found):
+        print(f"note: {note}", file=sys.stderr)
     with stop.Signals() as signals:
 
         def predictor() -> "Predictor":

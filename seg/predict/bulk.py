@@ -7,7 +7,8 @@ was stopped, and cover all that lies in the folder, whichever call put it there.
 While the objects of one image are found and written, the network has the next,
 unless it is a large one.
 An image that cannot be used does not stop the others: it is listed in
-`failures.csv`. Each plane of a stack is an image.
+`failures.csv`. Each plane of a stack is an image. Nothing that lies there is
+replaced but what an earlier run has written and left as it is now.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
 
+from seg import config as config_lib
 from seg import images as images_lib
 from seg.images import formats
 from seg.predict import inputs, jobs
@@ -70,7 +72,8 @@ def run(
     settings : JSON values that decide the result: the model's digest, ... An
         image is done again when they, or the file, have changed.
     predictor : gives the predictor; called once an image needs it.
-    overwrite : do all images again.
+    overwrite : do all images again; replace whatever lies there, but for
+        images, and what is corrected by hand in LabelMe.
     select : which planes and channels of stacks, see `seg.images.axes`; each
         plane is an image of its own.
     project : what becomes of the planes of Z, of `axes.PROJECTIONS`; "" = each
@@ -82,7 +85,8 @@ def run(
     ------
     UserError
         where the folder cannot be written, or another process writes there;
-        what is finished stays.
+        what is finished stays. Before any work, where results would replace
+        what is not from here.
     """
     outcome = Outcome()
     with contextlib.ExitStack() as held:
@@ -91,6 +95,7 @@ def run(
         held.callback(network.shutdown, cancel_futures=True)
         ledger.name(images)
         plan = _Plan(ledger, settings, names, overwrite, select, project)
+        _check_ways(plan, ledger, images, names, overwrite, check)
         use = None
         maps: dict[Item, futures.Future[jobs.Map]] = {}
         hopeless: set[Path] = set()
@@ -127,6 +132,33 @@ def run(
             outcome.n_done += 1
         _tables(out, names, ledger, outcome)
     return outcome
+
+
+def _check_ways(
+    plan: "_Plan",
+    ledger: ledger_lib.Ledger,
+    images: Sequence[Path],
+    names: Iterable[str],
+    overwrite: bool,
+    check: Callable[[], None],
+) -> None:
+    """Raises UserError where results would replace what is not from here."""
+    found = []
+    if not overwrite:
+        tables = [*_shared(names), _FAILURES]
+        found = [ledger.out / t for t in tables if not ledger.is_own(None, t)]
+    for item, _ in plan.each(images, iter):
+        check()
+        if job := plan.job(item):
+            found += job.in_the_way(ledger, overwrite)
+    if found:
+        n = len(found) - 1
+        more = f" (and {n} other{'s' * (n > 1)})" if n else ""
+        raise config_lib.UserError(
+            f"{found[0]}{more} would be replaced, but was not made here, or "
+            "changed since; move it away, choose another --out, or give "
+            "--overwrite"
+        )
 
 
 class _Plan:
@@ -200,28 +232,43 @@ def _tables(
     out: Path, names: Iterable[str], ledger: ledger_lib.Ledger, outcome: Outcome
 ) -> None:
     """Writes what stands for all images together."""
-    shared = [formats.FORMATS[name] for name in names]
-    shared = [form for form in shared if form.is_shared]
-    if shared and outcome.n_done + outcome.n_skipped:
-        for form in shared:
+    done = outcome.n_done + outcome.n_skipped
+    shared = _shared(names) if done else {}
+    # what all have in common is said without
+    reasons = {_reason(*failure) for failure in outcome.failures}
+    failures = outcome.failures if done or len(reasons) > 1 else []
+    with ledger.sharing([*shared, *([_FAILURES] if failures else [])]):
+        for name, form in shared.items():
             if form.part:
                 made: Iterable[Any] = ledger.parts(form)
             else:
                 made = ledger.images() if form.of_images else ledger.rows()
-            form.write(out / form.name, made)
-    write_failures(out, outcome.failures)
+            form.write(out / name, made)
+        if failures or ledger.is_own(None, _FAILURES):
+            write_failures(out, failures)
+
+
+def _shared(names: Iterable[str]) -> dict[str, formats.Format]:
+    """File -> format, of those that have one file for all images."""
+    forms = [formats.FORMATS[name] for name in names]
+    return {form.name: form for form in forms if form.is_shared}
 
 
 def write_failures(out: Path, failures: Iterable[tuple[Path, str]]) -> None:
     """Writes failures.csv; of no failures there is none."""
     failed = [
-        {"image": _text(str(image)), "error": _text(reason)}
+        {"image": _text(str(image)), "error": _text(_reason(image, reason))}
         for image, reason in failures
     ]
     if failed:
         formats.write_table(out / _FAILURES, failed, ("image", "error"))
     else:
         (out / _FAILURES).unlink(missing_ok=True)
+
+
+def _reason(image: Path, reason: str) -> str:
+    """Without the image's name, which stands beside it."""
+    return reason.removeprefix(f"{image}: ")
 
 
 def _text(name: str) -> str:

@@ -3,7 +3,8 @@
 import collections
 import glob
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,49 +13,80 @@ from seg.images import about as about_lib
 from seg.images import formats, read, slide_zarr, vendors
 from seg.predict import ledger
 
+_TABLES = {
+    "failures.csv",
+    *(form.name for form in formats.FORMATS.values() if form.is_shared),
+}
+_ENDINGS = {
+    form.file("", by_strips)
+    for form in formats.FORMATS.values()
+    if not form.is_shared
+    for by_strips in (False, True)
+}
+# as results of a plane of a stack are called: stem_t000_z003
+_PLANE = re.compile(r"(_[a-z]\d{3,})+$")
+
 
 class Inputs(NamedTuple):
     """The images that were named, each once.
 
-    skipped: how many other files lay beside them, by their endings.
+    skipped: how many other files lay beside them, by their endings; n_results:
+    how many images, that are results.
     """
 
     images: list[Path]
     skipped: collections.Counter[str]
+    n_results: int = 0
 
     def __str__(self) -> str:
         """What was skipped, in one line; "" for nothing."""
-        if not self.skipped:
-            return ""
-        n = self.skipped.total()
-        kinds = ", ".join(
-            f"{n} {kind}" for kind, n in self.skipped.most_common()
-        )
-        return f"{n} file{'s' * (n > 1)} that are no images skipped: {kinds}"
+        parts = []
+        if n := self.skipped.total():
+            kinds = ", ".join(
+                f"{n} {kind}" for kind, n in self.skipped.most_common()
+            )
+            parts.append(
+                f"{n} file{'s' * (n > 1)} that are no images skipped: {kinds}"
+            )
+        if n := self.n_results:
+            parts.append(
+                f"{n} image{'s' * (n > 1)} skipped that are results of images "
+                "there; name what is an image of its own"
+            )
+        return "; ".join(parts)
 
 
-def expand(inputs: Iterable[str], out: Path) -> Inputs:
+class _Named(NamedTuple):
+    """What an input names: images, results that look like it, other files."""
+
+    images: list[Path]
+    results: list[Path]
+    others: list[Path]
+
+
+def expand(inputs: Iterable[str]) -> Inputs:
     """The images that files, folders and globs name.
 
     A folder stands for the images directly in it, a glob for what it matches;
-    results of an earlier run in `out` are left out of both, and what is no
-    image by its name is skipped. Raises UserError for an input that names
-    nothing.
+    results of an earlier run are left out of both, and what is no image by its
+    name is skipped. Raises UserError for an input that names nothing.
     """
     found: dict[Path, None] = {}
+    results: dict[Path, None] = {}
     skipped: dict[Path, None] = {}
     for text in inputs:
         try:
-            files, others = _named(text, out)
+            named = _named(text)
         except OSError as error:
             raise config_lib.UserError(f"{text}: {error.strerror}") from error
-        # Not resolved: a link's name may be the only one that says anything.
-        found |= dict.fromkeys(Path(os.path.abspath(file)) for file in files)
-        skipped |= dict.fromkeys(Path(os.path.abspath(o)) for o in others)
+        for kept, paths in zip((found, results, skipped), named, strict=True):
+            # Not resolved: a link's name may be the only one that says
+            # anything.
+            kept |= dict.fromkeys(Path(os.path.abspath(p)) for p in paths)
     kinds = collections.Counter(
         _kind(path) for path in skipped if path not in found
     )
-    return Inputs(list(found), kinds)
+    return Inputs(list(found), kinds, len(results.keys() - found.keys()))
 
 
 def _kind(path: Path) -> str:
@@ -63,56 +95,66 @@ def _kind(path: Path) -> str:
     return path.suffix.lower() or "without ending"
 
 
-def _named(text: str, out: Path) -> tuple[list[Path], list[Path]]:
-    """(images, other files) of an input."""
+def _named(text: str) -> _Named:
     path = Path(text).expanduser()
     if path.is_file() or slide_zarr.is_zarr(path):
-        return [path], []
+        return _Named([path], [], [])
     if path.is_dir():
-        files, others = _images(path.iterdir(), out)
-        if files:
-            return files, others
+        named = _sorted_out(path.iterdir())
+        if named.images:
+            return named
         endings = ", ".join((*read.SUFFIXES, *vendors.SUFFIXES))
+        what = "only results of images" if named.results else "no images"
         raise config_lib.UserError(
-            f"{text}: no images in this folder ({endings}); "
+            f"{text}: {what} in this folder ({endings}); "
             f"for folders in it, give '{path}/**/*.png'"
         )
     matches = map(Path, glob.glob(str(path), recursive=True))
-    files, others = _images(matches, out)
-    if files:
-        return files, others
+    named = _sorted_out(matches)
+    if named.images:
+        return named
     raise config_lib.UserError(
         f"{text}: no such file or folder, nor a pattern that matches an "
         "image; check the path"
     )
 
 
-def _images(paths: Iterable[Path], out: Path) -> tuple[list[Path], list[Path]]:
-    endings = tuple(
-        form.file("", by_strips)
-        for form in formats.FORMATS.values()
-        if form.per_image
-        for by_strips in (False, True)
-    )
-    files, others = [], []
-    for path in sorted(paths):
-        is_result = path.parent.resolve() == out.resolve() and (
-            path.name.endswith(endings)
-            and (path.is_file() or slide_zarr.holds_labels(path))
-        )
-        if _is_image(path) and not path.name.startswith("."):
-            if not is_result:
-                files.append(path)
-        elif path.is_file() and not (is_result or _is_table(path, out)):
-            others.append(path)
-    return files, others
+def _sorted_out(paths: Iterable[Path]) -> _Named:
+    named = _Named([], [], [])
+    paths = sorted(paths)
+    images = {p for p in paths if _is_image(p) and not p.name.startswith(".")}
+    known = {
+        (path.parent, path.stem)
+        for path in images
+        if not slide_zarr.holds_labels(path)
+    }
+    for path in paths:
+        is_result = _is_result(path, known)
+        if path in images:
+            (named.results if is_result else named.images).append(path)
+        elif path.is_file() and not is_result:
+            named.others.append(path)
+    return named
 
 
-def _is_table(path: Path, out: Path) -> bool:
-    names = {form.name for form in formats.FORMATS.values() if form.is_shared}
-    return (
-        path.name in names | {"failures.csv"}
-        and path.parent.resolve() == out.resolve()
+def _is_result(path: Path, known: Container[tuple[Path, str]]) -> bool:
+    """Whether a file was written by an earlier run.
+
+    By the records beside it or, where there are none, by its name, if that is
+    the one of a result of an image there. known: (folder, stem) of images.
+    """
+    folder = path.parent
+    if path.name in _TABLES:
+        return ledger.holds_record(folder)
+    if not (path.is_file() or slide_zarr.holds_labels(path)):
+        return False
+    stems = [path.name.removesuffix(e) for e in _ENDINGS]
+    return any(
+        ledger.holds_record(folder, stem)
+        or (folder, stem) in known
+        or (folder, _PLANE.sub("", stem)) in known
+        for stem in stems
+        if stem not in ("", path.name)
     )
 
 

@@ -11,7 +11,13 @@ import os
 import pathlib
 import shutil
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any
 
 import numpy as np
@@ -88,8 +94,28 @@ class Job:
                 numbered = ", ".join(f"{i} {n}" for i, n in enumerate(names))
                 text += f"; its channels: {numbered}"
         elif plane:
-            text = f"{path} ({select}): {text.removeprefix(f'{path}: ')}"
+            text = f"{path}: {select}: {text.removeprefix(f'{path}: ')}"
         return text
+
+    def in_the_way(
+        self, ledger: ledger_lib.Ledger, overwrite: bool
+    ) -> list[pathlib.Path]:
+        """What results would replace that is not this program's.
+
+        Files that people are meant to change are left out, as those stay.
+        With `overwrite` there is nothing. Raises UserError for an image under
+        the name of a result, which is never replaced.
+        """
+        found = []
+        for form in self._forms():
+            name = form.file(self.stem, self.by_strips)
+            if name.endswith(".zarr"):
+                slide_write.check_place(self.out / name)
+            if form.part or form.by_hand or overwrite:
+                continue
+            if not ledger.is_own(self.item, name):
+                found.append(self.out / name)
+        return found
 
     def pixel_size(
         self, use: "predictor_lib.Predictor"
@@ -130,18 +156,17 @@ class Job:
         if not any(form.uses_map for form in self._forms()):
             found = found.without_map()
         del of
+        files = [form.file(self.stem) for form in self._forms()]
         kept = {
-            form.file(self.stem)
-            for form in self._forms()
-            if form.by_hand
-            and not ledger.is_own(self.item, form.file(self.stem))
+            name
+            for name, form in zip(files, self._forms(), strict=True)
+            if form.by_hand and not ledger.is_own(self.item, name)
         }
-        ledger.begin(self.item, self.stem)
-        files = []
-        for form in self._forms():
-            files.append(form.file(self.stem))
-            path = self.out / files[-1]
-            if files[-1] in kept:
+        own = [name for name in files if name not in kept]
+        ledger.begin(self.item, self.stem, own)
+        for name, form in zip(files, self._forms(), strict=True):
+            path = self.out / name
+            if name in kept:
                 _LOG.warning(
                     "%s is left as it is: it was made or changed by hand", path
                 )
@@ -160,8 +185,14 @@ class Job:
         """By strips, from where an earlier run has come to."""
         from seg.predict import streaming
 
-        for form in self._forms():  # hours before it would be written
-            slide_write.check_place(self.out / form.file(self.stem, True))
+        for name in self.names:
+            form = formats.FORMATS[name]
+            if form.per_image and form.write_slide is None:
+                _LOG.warning(
+                    "%s: too large for %s",
+                    self.item.path,
+                    form.name.format(stem=self.stem),
+                )
         work = ledger.work(self.stem)
         with _reading():
             state = ledger.state(self.item.path)
@@ -178,7 +209,8 @@ class Job:
                 pixel_size=self.pixel_size(use),
                 check=check,
             )
-        ledger.begin(self.item, self.stem)
+        files = [form.file(self.stem, by_strips=True) for form in self._forms()]
+        ledger.begin(self.item, self.stem, files)
         rows = (
             physical.measured({"image": self.stem, **row}, found.pixel_size)
             if found.pixel_size
@@ -186,18 +218,9 @@ class Job:
             for row in found.rows()
         )
         formats.write_table(ledger.table(self.stem), rows)
-        files = []
-        for form in self._forms():
-            if form.write_slide is None:
-                _LOG.warning(
-                    "%s: too large for %s",
-                    self.item.path,
-                    form.name.format(stem=self.stem),
-                )
-                continue
+        for name, form in zip(files, self._forms(), strict=True):
             check()
-            files.append(form.file(self.stem, by_strips=True))
-            form.write_slide(self.out / files[-1], found)
+            form.write_slide(self.out / name, found)
         about = summary.of_image(
             found.shape,
             found.rows(),
@@ -208,8 +231,11 @@ class Job:
         shutil.rmtree(work, ignore_errors=True)
 
     def _forms(self) -> Iterator[formats.Format]:
-        forms = (formats.FORMATS[name] for name in self.names)
-        return (form for form in forms if form.per_image)
+        """The formats with a file for this image."""
+        for name in self.names:
+            form = formats.FORMATS[name]
+            if form.per_image and (form.write_slide or not self.by_strips):
+                yield form
 
     def _note(
         self,
@@ -218,7 +244,7 @@ class Job:
         files: Sequence[str],
         rows: Sequence[Mapping[str, Any]] | None,
         about: Mapping[str, Any],
-        kept: Iterable[str] = (),
+        kept: Collection[str] = (),
     ) -> None:
         ledger.add(
             self.item, state, self.settings, self.stem, files, rows, about, kept

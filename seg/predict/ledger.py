@@ -3,6 +3,8 @@
 `OUT/.seg/<name>.json` says for one image from which file, in which state, with
 which settings its results were made, which files they are and which objects
 they hold; for a slide, which may hold a million, `<name>.csv` beside it does.
+It also keeps in which state each file was left that was ever made for it, and
+`shared` does so for the tables: what is in another state is somebody else's.
 `<name>.work/` is what a slide has come to so far. Results are named after the
 image's stem; where stems are equal, by folder or suffix too; a plane of a stack
 adds its own, as `_t000_z003`. An image keeps its name as long as it has a
@@ -17,7 +19,13 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from typing import Any, NamedTuple
 
 from seg import config as config_lib
@@ -26,7 +34,7 @@ from seg.images import formats, write
 
 Path = pathlib.Path
 
-_FOLDER = ".seg"
+_FOLDER, _LOCK, _SHARED = ".seg", "lock", "shared"
 _KEYS = {"source", "state", "settings", "stem", "files", "rows", "image"}
 # File systems allow 255 bytes, of which a suffix takes some.
 _LONGEST = 180
@@ -50,13 +58,15 @@ class Item(NamedTuple):
 def held(out: Path) -> Iterator["Ledger"]:
     """The ledger of the folder `out`, made if need be, for this process alone.
 
-    Raises UserError where the folder cannot be made, or is in use.
+    A folder that was made for nothing goes again. Raises UserError where it
+    cannot be made, or is in use.
     """
     folder = out / _FOLDER
+    is_new = not out.exists()
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locks.held(folder / "lock", wait=False))
+            stack.enter_context(locks.held(folder / _LOCK, wait=False))
         except OSError as error:
             raise config_lib.UserError(
                 f"--out={out}: {error.strerror}; choose another folder"
@@ -68,7 +78,22 @@ def held(out: Path) -> Iterator["Ledger"]:
             ) from error
         for place in (out, folder):
             _sweep(place)
+        if is_new:
+            stack.callback(_remove_empty, out)
         yield Ledger(out)
+
+
+def holds_record(folder: Path, name: str = "") -> bool:
+    """Whether a folder holds results, or those of an image of this name."""
+    kept = folder / _FOLDER
+    return (kept / f"{name}.json").is_file() if name else kept.is_dir()
+
+
+def _remove_empty(out: Path) -> None:
+    """Removes a folder of results in which there are none."""
+    folder = out / _FOLDER
+    if os.listdir(out) == [_FOLDER] and os.listdir(folder) == [_LOCK]:
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def _sweep(folder: Path) -> None:
@@ -92,6 +117,7 @@ class Ledger:
             record = _read(path)
             if record is not None:
                 self._records[record["source"], record["plane"]] = record
+        self._shared = _read_states(self.folder / _SHARED)
         self._states: dict[Path, list[int]] = {}
         self._bases: dict[Path, str] = {}
         self._stems: dict[Item, str] = {}
@@ -152,13 +178,29 @@ class Ledger:
         files: Sequence[str],
         rows: Sequence[Mapping[str, Any]] | None,
         about: Mapping[str, Any],
-        kept: Iterable[str] = (),
+        kept: Collection[str] = (),
     ) -> None:
         """Notes that an image, `found` in that state, is finished.
 
         rows None: they are in the file `table(stem)`. about: the row of the
         image itself, see `summary`. kept: those of the files that are by hand.
         """
+        own = [name for name in files if name not in kept]
+        made = {name: _state(self.out / name) for name in own}
+        self._note(item, found, settings, stem, files, rows, about, made)
+
+    def _note(
+        self,
+        item: Item,
+        found: Sequence[int],
+        settings: Mapping[str, Any],
+        stem: str,
+        files: Sequence[str],
+        rows: Sequence[Mapping[str, Any]] | None,
+        about: Mapping[str, Any],
+        made: Mapping[str, Sequence[int]],
+    ) -> None:
+        """Writes a record; made: file -> state, beside those known before."""
         record = {
             "source": str(item.path),
             "plane": item.plane,
@@ -169,7 +211,7 @@ class Ledger:
             "files": list(files),
             "rows": None if rows is None else list(rows),
             "image": dict(about),
-            "kept": sorted(kept),
+            "made": {**(self._of(item) or {}).get("made", {}), **made},
         }
         # NumPy's numbers become plain ones.
         text = json.dumps(record, default=lambda value: value.item())
@@ -177,40 +219,55 @@ class Ledger:
             temporary.write_text(text, encoding="utf-8")
         self._records[str(item.path), item.plane] = json.loads(text)
 
-    def begin(self, item: Item, stem: str) -> None:
-        """Notes that the results of an image are about to change.
+    def begin(self, item: Item, stem: str, files: Iterable[str] = ()) -> None:
+        """Notes which files of an image are about to be written.
 
-        Until `add`, whatever lies there is nobody's; the name stays the
-        image's.
+        Until `add` they are this program's, whatever they hold, and nobody's
+        results; the name stays the image's.
         """
-        if self._of(item):
-            self.add(item, [], {}, stem, [], [], {})
+        self._note(item, [], {}, stem, [], [], {}, _begun(files))
 
-    def is_own(self, item: Item, name: str) -> bool:
-        """Whether a file is absent, or as it was when an image was finished."""
+    def is_own(self, item: Item | None, name: str) -> bool:
+        """Whether a file is absent, or as this program has left it.
+
+        item: whose it is; None = it is of all images.
+        """
         path = self.out / name
         if not path.exists():
             return True
-        record = self._of(item)
-        if record is None or name not in record["files"]:
-            return False
-        if name in record.get("kept", ()):
-            return False
-        noted = self.folder / f"{record['stem']}.json"
-        return path.stat().st_mtime_ns <= noted.stat().st_mtime_ns
+        now = _state(path)
+        if item is None:
+            return self._shared.get(name) in ([], now)
+        if record := self._of(item):
+            return record["made"].get(name) in ([], now)
+        damaged = self.folder / f"{self.stem(item)}.json"
+        return damaged.exists() and now[1] <= damaged.stat().st_mtime_ns
+
+    @contextlib.contextmanager
+    def sharing(self, names: Sequence[str]) -> Iterator[None]:
+        """Notes that files of all images are written in this block."""
+        self._share(_begun(names))
+        yield
+        there = [name for name in names if (self.out / name).exists()]
+        self._share({name: _state(self.out / name) for name in there})
+
+    def _share(self, states: Mapping[str, list[int]]) -> None:
+        if states:
+            self._shared |= states
+            write.write_json(self.folder / _SHARED, self._shared)
 
     def forget(self, item: Item) -> None:
-        """Drops the record of an image: what lies there is not from it."""
-        record = self._records.pop((str(item.path), item.plane), None)
-        if record:
-            (self.folder / f"{record['stem']}.json").unlink(missing_ok=True)
+        """Notes that what lies there is not from an image any more."""
+        if record := self._of(item):
+            self.begin(item, record["stem"])
             self.table(record["stem"]).unlink(missing_ok=True)
 
     def settle(self, path: Path, planes: Iterable[str]) -> None:
         """Drops what is left of planes that a changed file has no more."""
         gone = {plane for source, plane in self._records if source == str(path)}
         for plane in gone - set(planes):
-            if self._records[str(path), plane]["state"] != self.state(path):
+            record = self._records[str(path), plane]
+            if record["settings"] and record["state"] != self.state(path):
                 self.forget(Item(path, plane))
 
     def table(self, stem: str) -> Path:
@@ -256,7 +313,7 @@ class Ledger:
         for record in sorted(
             self._records.values(), key=lambda record: record["stem"]
         ):
-            # one without files has begun, and no more
+            # one without has begun, and no more
             if record["settings"] and self._complete(record):
                 yield record
 
@@ -356,5 +413,18 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
     if not keys >= _KEYS:
         return None
-    # older ones know nothing of planes
-    return {"plane": "", "base": record["stem"], **record}
+    # older ones know nothing of planes, nor of what was made
+    return {"plane": "", "base": record["stem"], "made": {}, **record}
+
+
+def _begun(files: Iterable[str]) -> dict[str, list[int]]:
+    """The state of files that are being written: any will do."""
+    return {name: [] for name in files}
+
+
+def _read_states(path: Path) -> dict[str, list[int]]:
+    """File -> state; of a damaged note, nothing."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}

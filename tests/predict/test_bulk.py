@@ -39,7 +39,7 @@ def use(tiny):
 
 def run(inputs, out, use, names=("labels", "csv"), settings=None, **kwargs):
     out = pathlib.Path(out).absolute()
-    images = inputs_lib.expand(map(str, inputs), out).images
+    images = inputs_lib.expand(map(str, inputs)).images
     return bulk.run(
         images, out, names, settings or {"model": "a"}, lambda: use, **kwargs
     )
@@ -422,10 +422,9 @@ def test_folders_and_globs_become_images(tmp_path):
     for name in ("in/b.png", "in/a.tif", "in/sub/c.jpg", "in/.hidden.png"):
         draw(tmp_path / name)
     (tmp_path / "in" / "d.txt").write_text("")
-    out = tmp_path / "out"
 
     def names(*inputs):
-        return [path.name for path in inputs_lib.expand(inputs, out).images]
+        return [path.name for path in inputs_lib.expand(inputs).images]
 
     assert names("in") == ["a.tif", "b.png"]
     assert names("in/b.png", "in", "in/*.png") == ["b.png", "a.tif"]
@@ -444,7 +443,7 @@ def test_folders_and_globs_become_images(tmp_path):
 def test_an_input_that_names_nothing_is_refused(tmp_path, text, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(config.UserError, match=message):
-        inputs_lib.expand([text], tmp_path / "out")
+        inputs_lib.expand([text])
 
 
 def test_results_are_no_inputs(tmp_path, use):
