@@ -35,6 +35,9 @@ def log(
     name as well, see `_register`. The package's own code goes along (an index
     may hold another package of its name), so that the model loads wherever its
     requirements are met.
+
+    The steps of MLflow's `Model.log`, of which each can be done again: what
+    breaks off anywhere is completed by the next call.
     """
     from mlflow import models, pyfunc
 
@@ -50,11 +53,15 @@ def log(
         code = pathlib.Path(folder) / _SEG.name
         left = shutil.ignore_patterns("__pycache__", "zoo", "page")
         shutil.copytree(_SEG, code, ignore=left)
-        models.Model.log(
-            artifact_path=None,
-            flavor=pyfunc,
-            run_id=run_id,
-            model_id=entity.model_id,
+        made = pathlib.Path(folder) / NAME
+        pyfunc.save_model(
+            made,
+            mlflow_model=models.Model(
+                artifact_path=entity.artifact_location,
+                model_uuid=entity.model_id,
+                run_id=run_id,
+                model_id=entity.model_id,
+            ),
             python_model=served.__file__,
             artifacts={"bundle": str(bundle)},
             signature=served.signature(),
@@ -62,7 +69,43 @@ def log(
             code_paths=[str(code)],
             pip_requirements=_requirements(),
         )
+        for cache in made.rglob("__pycache__"):
+            shutil.rmtree(cache)  # saving loads the model
+        client.log_model_artifacts(entity.model_id, str(made))
+    _link(client, entity, run_id)
+    client.finalize_logged_model(entity.model_id, "READY")
     _register(client, entity, run_id, about)
+
+
+def _link(client: Any, entity: Any, run_id: str) -> None:
+    """Makes the model an output of its run; its size becomes its metrics.
+
+    MLflow refuses an output that it has: an upload that broke off may have
+    told it already.
+    """
+    from mlflow import entities
+
+    run = client.get_run(run_id)
+    known = run.outputs.model_outputs if run.outputs else []
+    if any(output.model_id == entity.model_id for output in known):
+        return
+    sizes = [
+        entities.Metric(
+            metric.key,
+            metric.value,
+            metric.timestamp,
+            metric.step,
+            model_id=entity.model_id,
+            run_id=run_id,
+        )
+        for name in run.data.metrics
+        if name.startswith("model/")
+        for metric in client.get_metric_history(run_id, name)
+        if metric.step == 0 and metric.model_id is None
+    ]
+    client.log_batch(run_id, metrics=sizes)
+    output = entities.LoggedModelOutput(entity.model_id, step=0)
+    client.log_outputs(run_id, [output])
 
 
 def _register(
