@@ -221,7 +221,8 @@ def test_an_upload_that_broke_off_is_completed(logged, told):
     )
     tracker.start(bundle.load(path).config, {})
     tracker.metrics(0, {"model/parameters": 2.0})
-    tracker.model(path)
+    for _ in range(2):  # as a run that was killed here, and goes on
+        tracker.model(path)
     tracker.finish("FINISHED")
     (folder,) = pathlib.Path("spool").iterdir()
     runs = pathlib.Path(uri.removeprefix("sqlite:///")).parent / "mlruns"
@@ -238,6 +239,8 @@ def test_an_upload_that_broke_off_is_completed(logged, told):
     if told:  # as MLflow's own Model.log does first
         output = mlflow.entities.LoggedModelOutput(entity.model_id, step=0)
         client.log_outputs(run_id, [output])
+        # and as what was begun for another state of the bundle
+        client.set_logged_model_tags(entity.model_id, {"seg.record": "1"})
 
     wall.unlink()
     assert tracking.sync(folder, uri) == {folder: run_id}

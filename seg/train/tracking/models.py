@@ -26,10 +26,8 @@ _REQUIRED = (
 _fluent = threading.Lock()  # mlflow's fluent functions share one global URI
 
 
-def log(
-    client: Any, uri: str, run_id: str, bundle: pathlib.Path, record: str
-) -> None:
-    """Logs a bundle as the run's model, unless this record's is there.
+def log(client: Any, uri: str, run_id: str, bundle: pathlib.Path) -> None:
+    """Logs a bundle as the run's model, unless it is there.
 
     With `track.register` it becomes a version of the registered model of that
     name as well, see `_register`. The package's own code goes along (an index
@@ -43,8 +41,8 @@ def log(
 
     from seg.serve import pyfunc as served
 
-    entity = _entity(client, run_id, record)
     about = json.loads((bundle / "model.json").read_text())
+    entity = _entity(client, run_id, about["sha256"])
     if entity.status == "READY":
         _register(client, entity, run_id, about)  # unless it is
         return
@@ -161,17 +159,25 @@ def _best(client: Any, name: str) -> float | None:
     return float(champion.tags.get(_SCORE) or "nan")
 
 
-def _entity(client: Any, run_id: str, record: str) -> Any:
-    """The run's model of this record in MLflow, made if need be."""
+def _entity(client: Any, run_id: str, digest: str) -> Any:
+    """The run's model of this bundle in MLflow, made if need be.
+
+    One whose upload broke off becomes it, whatever it was begun for.
+    """
     experiment = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models(
-        [experiment],
-        f"source_run_id='{run_id}' AND tags.`{_TAG}`='{record}'",
+        [experiment], f"source_run_id='{run_id}'"
     )
-    if found:
-        return found[0]
+    own = [entity for entity in found if _TAG in entity.tags]
+    for entity in own:
+        if entity.tags[_TAG] == digest:
+            return entity
+    for entity in own:
+        if entity.status != "READY":
+            client.set_logged_model_tags(entity.model_id, {_TAG: digest})
+            return entity
     return client.create_logged_model(
-        experiment, NAME, run_id, tags={_TAG: record}
+        experiment, NAME, run_id, tags={_TAG: digest}
     )
 
 
