@@ -212,6 +212,53 @@ def test_the_model_stands_once_however_often_it_is_uploaded(logged):
     assert client.get_logged_model(outputs[0].model_id).status == "READY"
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_an_upload_that_broke_off_is_completed(logged, told):
+    _, path, uri = logged
+    name = f"broken-{told}"
+    tracker = tracking.build(
+        config.Track(uri="jsonl:spool", experiment=name), "work"
+    )
+    tracker.start(bundle.load(path).config, {})
+    tracker.metrics(0, {"model/parameters": 2.0})
+    for _ in range(2):  # as a run that was killed here, and goes on
+        tracker.model(path)
+    tracker.finish("FINISHED")
+    (folder,) = pathlib.Path("spool").iterdir()
+    runs = pathlib.Path(uri.removeprefix("sqlite:///")).parent / "mlruns"
+    wall = runs / name / "models"  # no model can be written there
+    wall.parent.mkdir(parents=True)
+    wall.touch()
+    with pytest.raises(config.UserError, match="run the same command again"):
+        tracking.sync(folder, uri)
+    client = mlflow.MlflowClient(uri)
+    run_id = (folder / "run_id").read_text().strip()
+    experiment = client.get_run(run_id).info.experiment_id
+    (entity,) = client.search_logged_models([experiment])
+    assert entity.status == "PENDING"
+    if told:  # as MLflow's own Model.log does first
+        output = mlflow.entities.LoggedModelOutput(entity.model_id, step=0)
+        client.log_outputs(run_id, [output])
+        # and as what was begun for another state of the bundle
+        client.set_logged_model_tags(entity.model_id, {"seg.record": "1"})
+
+    wall.unlink()
+    assert tracking.sync(folder, uri) == {folder: run_id}
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    (output,) = run.outputs.model_outputs
+    (found,) = client.search_logged_models([experiment])
+    assert output.model_id == found.model_id == entity.model_id
+    assert found.status == "READY"
+    if not told:
+        sizes = {one.key: one.value for one in found.metrics}
+        assert sizes == {"model/parameters": 2.0}
+    table, pixels = photos(1)
+    model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    answer = model.predict(table).to_dict("records")
+    check(answer, pixels, seg.load(shutil.copytree(path, "own")))
+
+
 def test_no_file_of_the_model_is_a_pickle(logged):
     tracker, _, _ = logged
     folder = pathlib.Path(

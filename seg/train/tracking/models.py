@@ -26,22 +26,23 @@ _REQUIRED = (
 _fluent = threading.Lock()  # mlflow's fluent functions share one global URI
 
 
-def log(
-    client: Any, uri: str, run_id: str, bundle: pathlib.Path, record: str
-) -> None:
-    """Logs a bundle as the run's model, unless this record's is there.
+def log(client: Any, uri: str, run_id: str, bundle: pathlib.Path) -> None:
+    """Logs a bundle as the run's model, unless it is there.
 
     With `track.register` it becomes a version of the registered model of that
     name as well, see `_register`. The package's own code goes along (an index
     may hold another package of its name), so that the model loads wherever its
     requirements are met.
+
+    The steps of MLflow's `Model.log`, of which each can be done again: what
+    breaks off anywhere is completed by the next call.
     """
     from mlflow import models, pyfunc
 
     from seg.serve import pyfunc as served
 
-    entity = _entity(client, run_id, record)
     about = json.loads((bundle / "model.json").read_text())
+    entity = _entity(client, run_id, about["sha256"])
     if entity.status == "READY":
         _register(client, entity, run_id, about)  # unless it is
         return
@@ -50,11 +51,15 @@ def log(
         code = pathlib.Path(folder) / _SEG.name
         left = shutil.ignore_patterns("__pycache__", "zoo", "page")
         shutil.copytree(_SEG, code, ignore=left)
-        models.Model.log(
-            artifact_path=None,
-            flavor=pyfunc,
-            run_id=run_id,
-            model_id=entity.model_id,
+        made = pathlib.Path(folder) / NAME
+        pyfunc.save_model(
+            made,
+            mlflow_model=models.Model(
+                artifact_path=entity.artifact_location,
+                model_uuid=entity.model_id,
+                run_id=run_id,
+                model_id=entity.model_id,
+            ),
             python_model=served.__file__,
             artifacts={"bundle": str(bundle)},
             signature=served.signature(),
@@ -62,7 +67,43 @@ def log(
             code_paths=[str(code)],
             pip_requirements=_requirements(),
         )
+        for cache in made.rglob("__pycache__"):
+            shutil.rmtree(cache)  # saving loads the model
+        client.log_model_artifacts(entity.model_id, str(made))
+    _link(client, entity, run_id)
+    client.finalize_logged_model(entity.model_id, "READY")
     _register(client, entity, run_id, about)
+
+
+def _link(client: Any, entity: Any, run_id: str) -> None:
+    """Makes the model an output of its run; its size becomes its metrics.
+
+    MLflow refuses an output that it has: an upload that broke off may have
+    told it already.
+    """
+    from mlflow import entities
+
+    run = client.get_run(run_id)
+    known = run.outputs.model_outputs if run.outputs else []
+    if any(output.model_id == entity.model_id for output in known):
+        return
+    sizes = [
+        entities.Metric(
+            metric.key,
+            metric.value,
+            metric.timestamp,
+            metric.step,
+            model_id=entity.model_id,
+            run_id=run_id,
+        )
+        for name in run.data.metrics
+        if name.startswith("model/")
+        for metric in client.get_metric_history(run_id, name)
+        if metric.step == 0 and metric.model_id is None
+    ]
+    client.log_batch(run_id, metrics=sizes)
+    output = entities.LoggedModelOutput(entity.model_id, step=0)
+    client.log_outputs(run_id, [output])
 
 
 def _register(
@@ -118,17 +159,25 @@ def _best(client: Any, name: str) -> float | None:
     return float(champion.tags.get(_SCORE) or "nan")
 
 
-def _entity(client: Any, run_id: str, record: str) -> Any:
-    """The run's model of this record in MLflow, made if need be."""
+def _entity(client: Any, run_id: str, digest: str) -> Any:
+    """The run's model of this bundle in MLflow, made if need be.
+
+    One whose upload broke off becomes it, whatever it was begun for.
+    """
     experiment = client.get_run(run_id).info.experiment_id
     found = client.search_logged_models(
-        [experiment],
-        f"source_run_id='{run_id}' AND tags.`{_TAG}`='{record}'",
+        [experiment], f"source_run_id='{run_id}'"
     )
-    if found:
-        return found[0]
+    own = [entity for entity in found if _TAG in entity.tags]
+    for entity in own:
+        if entity.tags[_TAG] == digest:
+            return entity
+    for entity in own:
+        if entity.status != "READY":
+            client.set_logged_model_tags(entity.model_id, {_TAG: digest})
+            return entity
     return client.create_logged_model(
-        experiment, NAME, run_id, tags={_TAG: record}
+        experiment, NAME, run_id, tags={_TAG: digest}
     )
 
 

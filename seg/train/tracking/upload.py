@@ -110,7 +110,7 @@ class Uploader:
                         self._log_metrics(metrics, end)
                     continue
                 self._log_metrics(metrics, self._offset)
-                self._send(record, end)
+                self._send(record)
                 self._mark(end)
             if metrics:
                 self._log_metrics(metrics, end)
@@ -194,7 +194,7 @@ class Uploader:
             metrics.clear()
             self._mark(end)
 
-    def _send(self, record: dict[str, Any], end: int) -> None:
+    def _send(self, record: dict[str, Any]) -> None:
         kind = record["kind"]
         if kind == "start":
             self._send_start(record)
@@ -207,7 +207,7 @@ class Uploader:
             if not path.exists():
                 _log.warning("%s is gone and cannot be uploaded", path)
             elif kind == "model":
-                models.log(self._client, self.uri, self.run_id, path, str(end))
+                models.log(self._client, self.uri, self.run_id, path)
             else:
                 folder = record["folder"] or None
                 self._client.log_artifact(self.run_id, str(path), folder)
