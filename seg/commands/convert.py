@@ -49,7 +49,7 @@ def main(inputs: list[str], done: str = "converted") -> int:
     done: what that is called.
     """
     from seg.images import formats
-    from seg.predict import convert
+    from seg.predict import convert, originals
 
     if not inputs:
         raise config.UserError("no INPUT; give files or folders")
@@ -59,7 +59,7 @@ def main(inputs: list[str], done: str = "converted") -> int:
         files,
         out,
         formats.chosen(FLAGS.formats),
-        convert.Images(FLAGS.images, files),
+        originals.Images(FLAGS.images, files),
         overlaps=FLAGS.overlaps,
         overwrite=FLAGS.overwrite,
     )

@@ -18,7 +18,7 @@ from scipy import ndimage
 from seg import config, images
 from seg.data import annotations
 from seg.images import formats, slide, write
-from seg.predict import convert, measures, segmentation
+from seg.predict import convert, measures, originals, segmentation
 
 
 def blobs(seed=0, shape=(70, 90)):
@@ -152,7 +152,10 @@ def test_of_an_outline_by_hand_that_crosses_itself_each_loop_is_inside(
 ):
     crossed = [[10, 10], [30, 30], [30, 10], [10, 30]]
     over = [[80, 60], [95, 60], [95, 75], [80, 75]]
-    (one,) = read(rois(tmp_path / "RoiSet.zip", crossed, over))
+    path = rois(tmp_path / "RoiSet.zip", crossed, over)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("__MACOSX/._1.roi", b"of macOS")
+    (one,) = read(path)
     assert (one.labels == 1).sum() == 2 * 10 * 10
     assert (one.labels[18, [12, 28]] == 1).all() and not one.labels[12, 20]
     assert (one.labels == 2).sum() == 10 * 10
@@ -348,7 +351,7 @@ def test_a_class_has_one_number_in_all_images(tmp_path):
         convert.expand([str(tmp_path)]),
         tmp_path / "out",
         ["classes", "csv"],
-        convert.Images(""),
+        originals.Images(""),
     )
     assert outcome.n_done == 2 and not outcome.failures
     a, b = (
@@ -375,7 +378,7 @@ def test_one_bad_image_of_a_file_costs_itself_alone(tmp_path):
     path.write_text(json.dumps(told))
     out = tmp_path / "out"
     outcome = convert.run(
-        [path], out, ["labels", "coco", "csv"], convert.Images("")
+        [path], out, ["labels", "coco", "csv"], originals.Images("")
     )
     assert outcome.n_done == 2 and len(outcome.failures) == 1
     assert {p.name for p in out.glob("*.tif")} == {
@@ -397,7 +400,7 @@ def test_measures_come_in_micrometres_where_the_image_says_so(tmp_path):
     )  # fmt: skip
     outcome = convert.run(
         [tmp_path / "a_labels.tif"], tmp_path / "out", ["csv"],
-        convert.Images(str(folder)),
+        originals.Images(str(folder)),
     )  # fmt: skip
     assert outcome.n_done == 1
     for row in formats.read_table(tmp_path / "out/objects.csv"):
@@ -419,7 +422,7 @@ def test_labels_of_planes_find_their_stack(tmp_path):
     )
     outcome = convert.run(
         [tmp_path / "a_t001_z002_labels.tif"], tmp_path / "out", ["csv"],
-        convert.Images(str(folder)),
+        originals.Images(str(folder)),
     )  # fmt: skip
     assert not outcome.failures
     for row in formats.read_table(tmp_path / "out/objects.csv"):
@@ -452,7 +455,7 @@ def test_ids_of_a_label_image_stay(sparse, caplog):
     parquet = pytest.importorskip("pyarrow.parquet")
     out = sparse.parent / "out"
     forms = ["labels", "omezarr", "csv", "roi", "geojson", "parquet"]
-    outcome = convert.run([sparse], out, forms, convert.Images(""))
+    outcome = convert.run([sparse], out, forms, originals.Images(""))
     assert outcome.n_done == 1 and not caplog.records
     expected = tifffile.imread(sparse)
     found = tifffile.imread(out / "a_labels.tif")
@@ -478,7 +481,7 @@ def test_where_ids_cannot_stay_it_is_said_once(sparse, caplog):
     shutil.copy(sparse, more)
     forms = ["labels", "coco", "rle"]
     convert.run([sparse, more], sparse.parent / "out", forms,
-                convert.Images(""))  # fmt: skip
+                originals.Images(""))  # fmt: skip
     (said,) = caplog.messages
     assert "not kept in coco and rle" in said
 
@@ -491,7 +494,7 @@ def test_ids_too_large_for_a_float_are_renumbered_and_it_is_said(
     tifffile.imwrite(tmp_path / "a_labels.tif", labels)
     out = tmp_path / "out"
     convert.run([tmp_path / "a_labels.tif"], out, ["labels"],
-                convert.Images(""))  # fmt: skip
+                originals.Images(""))  # fmt: skip
     found = tifffile.imread(out / "a_labels.tif")
     assert found[1, 1] == 2 and found[5, 5] == 1
     assert "renumbered" in caplog.text
@@ -513,7 +516,7 @@ def test_rois_of_fijis_name_are_of_the_only_image(fiji, place):
     # a result of before is no image
     shutil.copy(fiji / "raw.tif", fiji / "raw_labels.tif")
     outcome = convert.run(
-        inputs, fiji / "out", ["labels"], convert.Images(place, inputs)
+        inputs, fiji / "out", ["labels"], originals.Images(place, inputs)
     )
     assert not outcome.failures
     found = tifffile.imread(fiji / "out/raw_labels.tif")
@@ -528,7 +531,7 @@ def test_of_several_images_none_is_guessed(fiji, place):
         inputs,
         fiji / "out",
         ["labels"],
-        convert.Images(str(fiji / place) if place else "", inputs),
+        originals.Images(str(fiji / place) if place else "", inputs),
     )
     ((_, reason),) = outcome.failures
     assert "--images=FILE" in reason and "_rois.zip" in reason
@@ -537,7 +540,7 @@ def test_of_several_images_none_is_guessed(fiji, place):
 def test_rois_called_after_another_image_are_not_of_the_only_one(fiji):
     inputs = [(fiji / "RoiSet.zip").rename(fiji / "other_rois.zip")]
     outcome = convert.run(
-        inputs, fiji / "out", ["labels"], convert.Images(str(fiji), inputs)
+        inputs, fiji / "out", ["labels"], originals.Images(str(fiji), inputs)
     )
     assert "the image 'other' is needed" in outcome.failures[0][1]
 
@@ -545,7 +548,7 @@ def test_rois_called_after_another_image_are_not_of_the_only_one(fiji):
 def test_one_image_cannot_be_that_of_several_files(fiji):
     inputs = [fiji / "RoiSet.zip", fiji / "more.zip"]
     with pytest.raises(config.UserError, match="one image for 2 files"):
-        convert.Images(str(fiji / "raw.tif"), inputs)
+        originals.Images(str(fiji / "raw.tif"), inputs)
 
 
 def test_labels_are_not_taken_for_their_own_image(tmp_path):
@@ -555,7 +558,7 @@ def test_labels_are_not_taken_for_their_own_image(tmp_path):
     tifffile.imwrite(tmp_path / "raw.tif", np.full(labels.shape, 7, np.uint8))
     convert.run(
         inputs, tmp_path / "out", ["csv"],
-        convert.Images(str(tmp_path), inputs),
+        originals.Images(str(tmp_path), inputs),
     )  # fmt: skip
     rows = formats.read_table(tmp_path / "out/objects.csv")
     assert {row["mean_intensity"] for row in rows} == {7}

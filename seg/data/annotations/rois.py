@@ -25,7 +25,13 @@ def objects(content: bytes, name: str) -> list[drawn.Object]:
     if content[:4] == b"Iout":
         return [_object(content, "the ROI", name)]
     with read.explained(name), zipfile.ZipFile(io.BytesIO(content)) as file:
-        members = [m for m in file.infolist() if m.filename.endswith(".roi")]
+        members = [
+            member
+            for member in file.infolist()
+            # macOS puts a file of its own beside each
+            if member.filename.endswith(".roi")
+            and not member.filename.startswith("__MACOSX/")
+        ]
         if not members:
             raise images.ImageError(
                 f"{name}: a zip without ROIs of ImageJ; give another file"
