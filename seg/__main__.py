@@ -21,6 +21,7 @@ saved, the same command goes on.
 import importlib
 import inspect
 import os
+import select
 import sys
 import typing
 from collections.abc import Callable, Sequence
@@ -76,12 +77,12 @@ def _run(
 
 def _nobody_reads() -> bool:
     """Whether stdout is a broken pipe; if so, it is let go."""
-    try:
-        sys.stdout.flush()  # what could not be written is still there
-    except BrokenPipeError:
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # errors are told unasked
+    is_broken = bool(poll.poll(0))
+    if is_broken:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    return is_broken
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 import pathlib
 import re
 import signal
@@ -257,6 +258,50 @@ def test_export_adds_the_program_to_the_bundle(run, model):
     for file in (path, pathlib.Path("alone/p.stablehlo")):
         program = jax.export.deserialize(bytearray(file.read_bytes()))
         assert program.platforms == ("cpu", "cuda", "tpu")
+
+
+def test_export_replaces_nothing_unasked(run, model):
+    kept = pathlib.Path("theirs.stablehlo")
+    kept.write_text("precious")
+    ask = ("export", model, f"--out={kept}")
+    status, _, told = run(*ask)
+    assert status == 2 and "theirs.stablehlo is there already; give --o" in told
+    assert kept.read_text() == "precious"
+    assert run(*ask, "--overwrite")[0] == 0
+    assert jax.export.deserialize(bytearray(kept.read_bytes()))
+    ask = ("export", model, "--format=bundle", "--out=small")
+    assert [run(*ask)[0] for _ in range(2)] == [0, 2]
+    assert run(*ask, "--overwrite")[0] == 0
+
+
+def test_export_of_what_comes_along_is_written_here(run, model, monkeypatch):
+    monkeypatch.setattr(seg, "ZOO", model.parent)
+    before = files(model)
+    status, out, _ = run("export", model.name)
+    assert (status, out) == (0, "tiny.stablehlo\n")
+    assert pathlib.Path("tiny.stablehlo").stat().st_size
+    assert files(model) == before
+
+
+def test_export_to_where_nothing_can_be_is_one_line(run, model):
+    status, _, told = run("export", model, "--out=/proc/x.stablehlo")
+    assert status == 2 and told.count("\n") == 1
+    assert told.startswith("error: --out=/proc/x.stablehlo: No such file")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(model, unbuffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "seg", "info", model],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    os.close(writer)
+    assert done.stderr == b""
+    assert done.returncode == (141 if unbuffered else 0)
 
 
 def test_verify_lists_all_defects(run):

@@ -113,6 +113,11 @@ def _named(text: str) -> _Named:
     named = _sorted_out(matches)
     if named.images:
         return named
+    if named.results:
+        raise config_lib.UserError(
+            f"{text}: matches only results of images; name those that are "
+            "images of their own"
+        )
     raise config_lib.UserError(
         f"{text}: no such file or folder, nor a pattern that matches an "
         "image; check the path"

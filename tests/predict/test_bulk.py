@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 import threading
 import time
 
@@ -148,6 +149,127 @@ def test_it_stays_however_often_the_settings_change(tmp_path, use, caplog):
     for model in "ef":
         run(["in"], "out", use, names, {"model": model})
         assert json.loads(path.read_text())["shapes"]
+
+
+ALL = ("labels", "roi", "crops", "coco", "csv")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a_labels.tif", "b_rois.zip", "b_crops", "coco.json", "objects.csv",
+     "failures.csv"],
+)  # fmt: skip
+def test_what_was_not_made_here_is_not_replaced(tmp_path, use, name):
+    for stem in ("a", "b"):
+        draw(tmp_path / "in" / f"{stem}.png")
+    path = tmp_path / "out" / name
+    kept = path / "note" if name == "b_crops" else path
+    kept.parent.mkdir(parents=True)
+    kept.write_text("precious")
+    with pytest.raises(config.UserError, match=f"out/{name} would be repl"):
+        run(["in"], "out", None, ALL)
+    assert list(files("out")) == [str(kept.relative_to(tmp_path / "out"))]
+    assert kept.read_text() == "precious"
+    run(["in"], "whole", use, ALL)
+    run(["in"], "out", use, ALL, overwrite=True)
+    if name == "failures.csv":  # there are none: it is in nobody's way
+        assert kept.read_text() == "precious"
+        kept.unlink()
+    found = files("out")
+    assert found.keys() == files("whole").keys()
+    assert b"precious" not in found.values()
+    # from now on all is its own
+    assert run(["in"], "out", use, ALL, {"model": "b"}).n_done == 2
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_has_changed_since_is_not_replaced(tmp_path, use, older):
+    for stem in ("a", "b"):
+        draw(tmp_path / "in" / f"{stem}.png")
+    run(["in"], "out", use, ALL)
+    path = pathlib.Path("out/b_labels.tif")
+    path.write_bytes(path.read_bytes()[::-1])
+    if older:  # as of a copy that keeps its time
+        os.utime(path, (0, 0))
+    before = files("out")
+    assert run(["in"], "out", None, ALL).n_skipped == 2
+    with pytest.raises(config.UserError, match=r"out/b_labels.tif would be"):
+        run(["in"], "out", None, ALL, {"model": "b"})
+    assert files("out") == before
+    path.rename("mine.tif")
+    assert run(["in"], "out", use, ALL, {"model": "b"}).n_done == 2
+    assert path.read_bytes() == before["b_labels.tif"][::-1]
+
+
+def test_a_changed_folder_is_not_replaced(tmp_path, use):
+    pytest.importorskip("zarr")
+    draw(tmp_path / "a.png")
+    run(["a.png"], "out", use, ("labels", "omezarr"))
+    assert run(
+        ["a.png"], "out", use, ("labels", "omezarr"), {"model": "b"}
+    ).n_done
+    pathlib.Path("out/a.zarr/0/0/1").write_bytes(b"painted")
+    before = files("out")
+    with pytest.raises(config.UserError, match=r"out/a.zarr would be repl"):
+        run(["a.png"], "out", None, ("labels", "omezarr"))
+        run(["a.png"], "out", None, ("labels", "omezarr"), {"model": "c"})
+    assert files("out") == before
+
+
+def test_what_was_made_stays_its_own_whatever_comes_between(tmp_path, use):
+    path = draw(tmp_path / "a.png")
+    run([path], "out", use)
+    run([path], "out", use, ("classes",), {"model": "b"})
+    image = path.read_bytes()
+    path.write_bytes(b"broken now")
+    assert run([path], "out", use).failures
+    path.write_bytes(image)
+    assert run([path], "out", use).n_done == 1
+    assert run([path], "out", use, ("classes",)).n_done == 1
+
+
+@pytest.mark.parametrize("after", range(6))
+def test_killed_while_it_writes_it_goes_on(tmp_path, use, monkeypatch, after):
+    """Whatever was begun is its own, and is done again."""
+    for stem in ("a", "b"):
+        draw(tmp_path / "in" / f"{stem}.png")
+    names = ("labels", "overlay", "csv")
+    run(["in"], "whole", use, names)
+    with monkeypatch.context() as patch:
+        n_left = [after]
+        replace = os.replace
+
+        def killed(source, target):
+            if ".seg" not in str(target):
+                n_left[0] -= 1
+            if n_left[0] < 0:
+                raise Interrupted
+            replace(source, target)
+
+        patch.setattr(os, "replace", killed)
+        if after < 5:
+            with pytest.raises(Interrupted):
+                run(["in"], "out", use, names)
+        else:
+            run(["in"], "out", use, names)
+    assert len(files("out")) == min(after, 5)
+    run(["in"], "out", use, names)
+    assert files("out") == files("whole")
+
+
+def test_one_reason_for_all_needs_no_folder(tmp_path, use):
+    for stem in ("a", "b"):
+        draw(tmp_path / "in" / f"{stem}.png")
+    outcome = run(["in"], "out", use, select="Z=3")
+    assert len(outcome.failures) == 2
+    assert not pathlib.Path("out").exists()
+    (tmp_path / "in" / "b.png").write_bytes(b"broken")
+    run(["in"], "out", use, select="Z=3")
+    rows = formats.read_table("out/failures.csv")
+    assert [pathlib.Path(row["image"]).name for row in rows] == [
+        "a.png", "b.png",
+    ]  # fmt: skip
+    assert not any(str(tmp_path) in row["error"] for row in rows)
 
 
 def test_images_of_one_name_stay_apart_in_coco(tmp_path, use):
@@ -451,6 +573,37 @@ def test_results_are_no_inputs(tmp_path, use):
     run([tmp_path], tmp_path, use, NAMES)
     outcome = run([tmp_path], tmp_path, use, NAMES)
     assert (outcome.n_done, outcome.n_skipped) == (0, 1)
+
+
+@pytest.mark.parametrize("ledger_is_there", [True, False])
+def test_results_are_no_inputs_of_another_folder(
+    tmp_path, use, ledger_is_there
+):
+    draw(tmp_path / "in" / "a.png")
+    draw(tmp_path / "in" / "own_labels.png")  # of no image: one of its own
+    tifffile.imwrite(
+        "in/z.tif", np.zeros((2, 9, 9), np.uint8), metadata={"axes": "ZYX"}
+    )
+    run(["in"], "in", use, NAMES)
+    if not ledger_is_there:
+        shutil.rmtree("in/.seg")
+    for text in ("in", "in/*"):
+        found = inputs_lib.expand([text])
+        assert [path.name for path in found.images] == [
+            "a.png", "own_labels.png", "z.tif",
+        ]  # fmt: skip
+        assert found.n_results == 4 * 4  # tables and records are no images
+        assert "16 images skipped that are results" in str(found)
+    found = inputs_lib.expand(["in/a_labels.tif", "in"])
+    assert found.images[0].name == "a_labels.tif"  # named itself
+    assert (len(found.images), found.n_results) == (4, 15)
+
+
+def test_a_folder_of_results_alone_has_no_images(tmp_path, use):
+    draw(tmp_path / "a.png")
+    run(["a.png"], "out", use, NAMES)
+    with pytest.raises(config.UserError, match="only results of images"):
+        inputs_lib.expand(["out"])
 
 
 def test_a_place_that_cannot_be_written_is_a_user_error(tmp_path, use):
