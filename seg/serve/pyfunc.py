@@ -21,6 +21,7 @@ import numpy as np
 import pandas
 import tifffile
 from mlflow import types
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel
 from PIL import Image
 
@@ -47,21 +48,28 @@ class Segmenter(PythonModel):
         model_input: pandas.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pandas.DataFrame:
-        """The table of what was found in a table of images."""
+        """The table of what was found in a table of images.
+
+        Raises MlflowException for what cannot be used: of any other error
+        MLflow's server tells its client a sentence of its own and a trace.
+        """
         try:
-            cells = list(model_input[_COLUMN])
-        except (KeyError, TypeError, IndexError) as error:
-            raise config.UserError(
-                f"no column {_COLUMN!r}; give a table with one, the bytes of "
-                "an image file in each row"
+            rows = [
+                self._row(cell, i) for i, cell in enumerate(_cells(model_input))
+            ]
+        except config.UserError as error:
+            raise mlflow.MlflowException(
+                str(error), error_code=INVALID_PARAMETER_VALUE
             ) from error
         return pandas.DataFrame(
-            [self._row(cell, i) for i, cell in enumerate(cells)],
-            columns=["labels", "n_objects", "objects"],
+            rows, columns=["labels", "n_objects", "objects"]
         )
 
     def _row(self, cell: Any, i: int) -> Mapping[str, Any]:
-        found = self._predictor(_content(cell, i), name=f"row {i}")
+        try:
+            found = self._predictor(_content(cell), name=f"row {i}")
+        except config.UserError as error:
+            raise config.UserError(f"row {i}: {error}") from error
         table = [
             {k: v for k, v in row.items() if k != "image" and v == v}  # no NaN
             for row in found.table
@@ -73,7 +81,18 @@ class Segmenter(PythonModel):
         }
 
 
-def _content(cell: Any, i: int) -> bytes:
+def _cells(table: Any) -> list[Any]:
+    """The cells of the images. Raises UserError."""
+    try:
+        return list(table[_COLUMN])
+    except (KeyError, TypeError, IndexError) as error:
+        raise config.UserError(
+            f"no column {_COLUMN!r}; give a table with one, the bytes of "
+            "an image file in each row"
+        ) from error
+
+
+def _content(cell: Any) -> bytes:
     """The file in a cell. Raises UserError."""
     if isinstance(cell, bytes | bytearray | memoryview):
         return bytes(cell)
@@ -81,7 +100,7 @@ def _content(cell: Any, i: int) -> bytes:
         return base64.b64decode(str(cell).rpartition(",")[2], validate=True)
     except (binascii.Error, ValueError) as error:
         raise config.UserError(
-            f"row {i}: neither bytes nor base64 ({error}); encode the file"
+            f"neither bytes nor base64 ({error}); encode the file"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Claims about the predictor: any image in, classes, labels and a table out."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -325,3 +326,22 @@ def test_a_model_without_a_learned_map_says_so_and_takes_components(
     image = grey(50, 70, 1)
     wanted = predictor.Predictor(plain, engine="jax")(image)
     np.testing.assert_array_equal(use(image).labels, wanted.labels)
+
+
+def test_a_table_shows_its_first_rows_and_stays_a_list_of_dicts():
+    rows = [
+        {"image": "a.tif", "label": i, "class": "<b>&", "area_px": 1234.5678}
+        for i in range(1, 1001)
+    ]
+    table = predictor.Table(rows)
+    shown = repr(table)
+    assert shown.startswith("1000 objects, 4 columns:\n")
+    assert len(shown.splitlines()) < 10
+    assert "1235" in shown and "1000" not in shown.partition("\n")[2]
+    page = table._repr_html_()
+    assert "&lt;b&gt;&amp;" in page and "<b>" not in page
+    assert page.count("<tr>") == page.count("</tr>") < 10
+    assert table == rows and json.loads(json.dumps(table)) == rows
+    assert repr(predictor.Table()) == "0 objects"
+    assert "0 objects" in predictor.Table()._repr_html_()
+    assert repr(predictor.Table(rows[:1])).startswith("1 object,")
