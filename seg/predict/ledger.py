@@ -91,9 +91,10 @@ def holds_record(folder: Path, name: str = "") -> bool:
 
 def _remove_empty(out: Path) -> None:
     """Removes a folder of results in which there are none."""
-    folder = out / _FOLDER
-    if os.listdir(out) == [_FOLDER] and os.listdir(folder) == [_LOCK]:
-        shutil.rmtree(out, ignore_errors=True)
+    with contextlib.suppress(OSError):  # somebody has removed it
+        found = os.listdir(out), os.listdir(out / _FOLDER)
+        if found == ([_FOLDER], [_LOCK]):
+            shutil.rmtree(out)
 
 
 def _sweep(folder: Path) -> None:
