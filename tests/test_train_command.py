@@ -1,5 +1,6 @@
 """Claims about `seg train`: what it chooses, starts from, and says."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -8,8 +9,9 @@ import pytest
 from PIL import Image
 
 from seg import config
+from seg.commands import train
 from seg.data import synthetic
-from seg.evaluate import survey
+from seg.evaluate import report, survey
 from seg.predict import bundle
 from seg.train import recipe
 
@@ -41,6 +43,8 @@ def test_a_folder_becomes_a_model_which_a_second_one_starts_from(run, labelled):
     assert "4 images (3 train, 1 val)" in told
     assert "--train.steps=2" in told and "as given" in told
     assert "Dice of the foreground" in told and "before" not in told
+    assert "of the 1 validation image:" in told
+    assert "One image says little" in told
     first = bundle.load("runs/cells/bundle")
     assert first.config.data.layout == "folders"
     assert first.config.predict.separate == "learned"
@@ -51,7 +55,11 @@ def test_a_folder_becomes_a_model_which_a_second_one_starts_from(run, labelled):
         "--track.uri=jsonl:spool", "--optim.learning_rate=1e-9",
     )  # fmt: skip
     assert status == 0, log
-    assert "before" in told
+    # nothing has changed
+    assert "No better than before: mean AP" in told
+    assert "next: the same command" in told and "seg predict" not in told
+    assert "keep --model=runs/cells" in told
+    assert "images in colour" not in told
     second = bundle.load("runs/more/bundle")
     assert second.config.model == first.config.model
     assert second.meta["started_from"] == bundle.digest(first)
@@ -118,6 +126,66 @@ def test_labelme_names_become_classes(run):
     found = bundle.load("runs/drawn/bundle").config
     assert found.classes == ("background", "round", "long")
     assert found.model.n_classes == 3
+
+
+def test_a_model_that_finds_nothing_is_not_recommended(run, labelled):
+    status, told, _ = run("train", labelled, *SMALL, "--predict.threshold=0.99")
+    assert status == 0
+    assert "It finds nothing at all, of " in told
+    assert "--train.steps=1000" in told and "seg predict" not in told
+
+
+def scored(n_found=5, **metrics):
+    metrics = {f"val/{name}": value for name, value in metrics.items()}
+    rows = [{"n_true": 4, "n_found": n_found}] * 2
+    return report.Report("val", metrics, {}, rows)
+
+
+@pytest.mark.parametrize(
+    "monitor, before, after, is_worth, told",
+    [
+        ("val/ap_mean", {"ap_mean": 0.2}, {"ap_mean": 0.3}, True, "Better"),
+        ("val/ap_mean", {"ap_mean": 0.3}, {"ap_mean": 0.2}, False, "Worse"),
+        ("val/ap_mean", {"ap_mean": 0.3}, {"ap_mean": 0.3001}, False, "No"),
+        ("val/count_error", {"count_error": 0.3}, {"count_error": 0.2}, True,
+         "Better"),
+        ("val/count_error", {"count_error": 1}, {"count_error": 2}, False,
+         "Worse"),
+        ("val/loss", {"dice": 0.3}, {"dice": 0.4}, True, "Better"),
+    ],
+)  # fmt: skip
+def test_the_verdict_is_by_what_is_monitored(
+    monitor, before, after, is_worth, told
+):
+    knobs = config.Train(monitor=monitor)
+    found = train._verdict(scored(**before), scored(**after), knobs)
+    assert found[0] == is_worth and found[1].startswith(told)
+    assert "0." in found[1] or "2." in found[1]
+
+
+def test_to_find_nothing_is_worse_whatever_the_count_says():
+    knobs = config.Train(monitor="val/count_error")
+    before, after = scored(700, count_error=173), scored(0, count_error=1)
+    is_worth, told = train._verdict(before, after, knobs)
+    assert not is_worth and told.endswith("of 8 objects: worse than before.")
+    assert train._verdict(None, after, knobs)[0] is False
+    assert train._verdict(None, before, knobs) == (True, "")
+
+
+def test_colour_is_that_of_the_images():
+    settings = config.replace(recipe.base(None), {"model.in_channels": 3})
+    seen = surveyed((64, 64), [100] * 9, n=2)
+    grey = np.full((8, 8, 3), 9, np.uint8)
+    red = grey * np.array([2, 1, 1], np.uint8)
+    for thumbnails, why in (
+        ([grey, grey], None),
+        ([grey, red], "1 of 2 images in colour"),
+        ([red, red], "images in colour"),
+    ):
+        one = dataclasses.replace(seen, thumbnails=thumbnails)
+        choices = recipe.choose(one, settings, tunes=True)
+        chosen = {each.knob: each.why for each in choices}
+        assert chosen.get("augment.colour") == why
 
 
 def surveyed(sides, areas, n=10, split="train"):

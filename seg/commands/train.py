@@ -22,6 +22,7 @@ from seg import config as config_lib
 
 if typing.TYPE_CHECKING:
     from seg.data import records
+    from seg.evaluate import report
     from seg.predict import bundle
 
 FLAGS = absl_flags.FLAGS
@@ -93,11 +94,21 @@ def _train(
             "give --train.monitor=val/dice"
         )
     after = _score(bundle.load(workdir / "bundle"), data)
-    _say(before, after, data.n("val"))
-    print(
-        f"trained for {course.seconds / 60:.1f} min; next: seg predict IMAGES "
-        f"--model={workdir} --out=DIR"
-    )
+    _say(before, after)
+    is_worth, verdict = _verdict(before, after, config.train)
+    if verdict:
+        print(verdict)
+    then = f"seg predict IMAGES --model={workdir} --out=DIR"
+    if not is_worth:
+        steps = recipe.n_steps(data.n("train"), tunes=model is not None)
+        steps = max(steps, 2 * config.train.steps)
+        then = (
+            f"the same command with --train.steps={steps}, which goes on, or "
+            "with more labelled images"
+        )
+        if before:
+            then += f"; until then keep --model={FLAGS.model}"
+    print(f"trained for {course.seconds / 60:.1f} min; next: {then}")
     return flags.DONE
 
 
@@ -144,7 +155,7 @@ def _begun(
     return config_lib.check(config), model
 
 
-def _score(model: "bundle.Bundle", data: "records.Records") -> dict[str, float]:
+def _score(model: "bundle.Bundle", data: "records.Records") -> "report.Report":
     """Scores on the validation images."""
     from seg.evaluate import tuning
     from seg.predict import predictor
@@ -156,26 +167,67 @@ def _score(model: "bundle.Bundle", data: "records.Records") -> dict[str, float]:
         tuning.Seen(one, use.probabilities(one["image"], one["stats"]))
         for one in records
     )
-    found = tuning.score(use, seen, use.config.predict, intervals=False)
-    return found.metrics
+    return tuning.score(use, seen, use.config.predict, intervals=False)
 
 
-def _say(
-    before: dict[str, float] | None, after: dict[str, float], n_images: int
-) -> None:
+_TITLES = {
+    "val/dice": "Dice of the foreground",
+    "val/ap50": "AP at IoU .5",
+    "val/ap_mean": "mean AP",
+    "val/count_error": "error of the count",
+}
+
+
+def _say(before: "report.Report | None", after: "report.Report") -> None:
     """Prints the scores, and what they were before."""
-    print(f"\nof the {n_images} validation images:")
-    titles = {
-        "val/dice": "Dice of the foreground",
-        "val/ap50": "AP at IoU .5",
-        "val/ap_mean": "mean AP",
-        "val/count_error": "error of the count",
-    }
-    for name, title in titles.items():
-        if name not in after:
+    n = len(after.rows)
+    print(f"\nof the {n} validation image{'s' * (n > 1)}:")
+    for name, title in _TITLES.items():
+        if name not in after.metrics:
             continue
-        line = f"  {title:24}{after[name]:.3f}"
-        if before and name in before:
-            gained = after[name] - before[name]
-            line += f"   before {before[name]:.3f}, {gained:+.3f}"
+        now = after.metrics[name]
+        line = f"  {title:24}{now:.3f}"
+        if before and name in before.metrics:
+            then = before.metrics[name]
+            line += f"   before {then:.3f}, {now - then:+.3f}"
+            if name == "val/count_error":
+                line += " (less is better)"
         print(line)
+    if n == 1:
+        print(
+            "One image says little: of more labelled images more are kept "
+            "aside."
+        )
+
+
+def _verdict(
+    before: "report.Report | None",
+    after: "report.Report",
+    train: config_lib.Train,
+) -> tuple[bool, str]:
+    """Whether the model is worth using, and why, by `train.monitor`.
+
+    before: of the model that it started from, if there is one to compare.
+    """
+    n_true, n_found = _total(after, "n_true"), _total(after, "n_found")
+    if n_true and not n_found:
+        worse = before and _total(before, "n_found")
+        than = ": worse than before" if worse else ""
+        return False, f"It finds nothing at all, of {n_true} objects{than}."
+    if not before:
+        return True, ""
+    name, lower = train.monitor, train.lower_is_better
+    if not all(name in one.metrics for one in (before, after)):
+        name, lower = "val/dice", False  # a loss, say: it is not measured here
+    now, then = (round(one.metrics[name], 3) for one in (after, before))
+    scores = f"{_TITLES.get(name, name)} {now:.3f}, before {then:.3f}"
+    if now == then:
+        return False, f"No better than before: {scores}."
+    if (now < then) == lower:
+        return True, f"Better than before: {scores}."
+    return False, f"Worse than before: {scores}."
+
+
+def _total(scores: "report.Report", name: str) -> int:
+    """Over the images; those whose objects are not known count nothing."""
+    return sum(row.get(name, 0) for row in scores.rows)

@@ -76,8 +76,7 @@ def choose(
         )
     )
     n, begin = len(rows), "from a trained model" if tunes else "from scratch"
-    each, least, most = (40, 200, 1500) if tunes else (150, 1000, 6000)
-    steps = config.train.steps or int(np.clip(each * n, least, most))
+    steps = config.train.steps or n_steps(n, tunes)
     choices.append(
         Choice("train.steps", steps, f"{n} images to train on, {begin}")
     )
@@ -107,8 +106,11 @@ def choose(
             "objects are known" if known else "no objects are known",
         )
     )
-    if config.model.in_channels == 3:
-        choices.append(Choice("augment.colour", 0.2, "images in colour"))
+    n_coloured = sum(map(_coloured, found.thumbnails))
+    if n_coloured and config.model.in_channels == 3:
+        n_images = len(found.thumbnails)
+        some = "" if n_coloured == n_images else f"{n_coloured} of {n_images} "
+        choices.append(Choice("augment.colour", 0.2, f"{some}images in colour"))
     shares = [row["foreground"] for row in rows if row["foreground"]]
     if shares and np.median(shares) < 0.1:
         choices.append(
@@ -128,6 +130,17 @@ def choose(
             )
         )
     return choices
+
+
+def n_steps(n_images: int, tunes: bool) -> int:
+    """How long to train on so many images; tunes: as above."""
+    each, least, most = (40, 200, 1500) if tunes else (150, 1000, 6000)
+    return int(np.clip(each * n_images, least, most))
+
+
+def _coloured(thumbnail: np.ndarray) -> bool:
+    """Whether the channels differ: a model in colour takes grey images too."""
+    return bool((thumbnail != thumbnail[..., :1]).any())
 
 
 def _tile(shortest: int, diameter: float) -> Choice:
