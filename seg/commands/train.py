@@ -103,8 +103,8 @@ def _train(
         steps = recipe.n_steps(data.n("train"), tunes=model is not None)
         steps = max(steps, 2 * config.train.steps)
         then = (
-            f"the same command with --train.steps={steps}, which goes on, or "
-            "with more labelled images"
+            f"the same command with --train.steps={steps} "
+            f"--workdir={workdir}-2, and more labelled images if you can"
         )
         if before:
             then += f"; until then keep --model={FLAGS.model}"
