@@ -4,6 +4,8 @@ python -m launch.sweep --experiment=experiments/sweep_blobs.py --evaluate
 
 One training; its map is closed by a 29x29 square and cut into components, as in
 the thesis, or into objects by their shape, or by what the network has learned.
+Two busy CPU cores, 20 minutes: F1 of the objects .356 by the thesis, .617 as
+learned, .769 by their shape.
 """
 
 from seg import config
