@@ -7,7 +7,10 @@ W=runs/dsb2018_objects
 python -m launch.evaluate --workdir=$W --split=val --tune --predict.tta=8
 python -m launch.evaluate --workdir=$W
 
-For two CPU cores; `$X:gpu` is for one accelerator: full resolution, wider.
+For two CPU cores, two and a half hours, not measured yet; a 24th of it
+(`--train.steps=400 --optim.ema=0.98`, 6 minutes) has on the 67 validation
+images AP@0.5 .817 pooled, .820 by image, count error .096. `$X:gpu` is for one
+accelerator: full resolution, wider.
 """
 
 from seg import config
