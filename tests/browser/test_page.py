@@ -632,7 +632,8 @@ def test_another_model_segments_again(page, photos):
     page.wait_for_selector("#classes li >> nth=1")
     assert page.inner_text("#classes").split()[::2] == ["bead", "cell"]
     assert page.is_hidden("#threshold")
-    assert page.locator("#sliders label").count() == 2
+    # the least area of each class, and how sure an object must be
+    assert page.locator("#sliders label").count() == 3
 
 
 def test_what_the_server_forgot_is_sent_again(site, page, photos):
