@@ -43,6 +43,8 @@ _PART = re.compile(
     rf"(?P<entries>{_SPAN}(\+{_SPAN})*)?"
 )
 # Of a choice in all: no file has more, and the text may come from anywhere.
+# as `planes` labels them: stem_t000_z003
+_PLANE = re.compile(r"(?P<stem>.+?)(?P<label>(_[a-z]\d{3,})+)")
 _MOST_ENTRIES = 2**20
 _SHOWN = 60  # characters of a choice in a message
 
@@ -245,6 +247,19 @@ def planes(
         )
         for place in itertools.product(*open_)
     ]
+
+
+def of_plane(stem: str) -> tuple[str, str]:
+    """(Stem of the file, select) by the stem of results of one of its planes.
+
+    A stem without a plane's label is the file's, with nothing to select.
+    """
+    plane = _PLANE.fullmatch(stem)
+    if not plane:
+        return stem, ""
+    parts = plane["label"].strip("_").split("_")
+    select = ",".join(f"{part[0].upper()}={int(part[1:])}" for part in parts)
+    return plane["stem"], select
 
 
 def _ordered(axes: str) -> list[str]:

@@ -149,8 +149,7 @@ def areas(
     Those at the border too, whatever predict.drop_border says.
     """
     found = _find(probabilities, predict, len(class_names), apart)
-    area = found.runs.areas(len(found.wanted))
-    return area[found.wanted & (area > 0)]
+    return found.area[found.wanted & (found.area > 0)]
 
 
 class _Found(NamedTuple):
@@ -159,6 +158,7 @@ class _Found(NamedTuple):
     labels: np.ndarray  # int32 [H, W]
     runs: shapes.Runs  # of these: there are far fewer of them than pixels
     class_of: np.ndarray  # uint8 [N + 1]
+    area: np.ndarray  # int64 [N + 1], px
     probability: np.ndarray  # mean of their class, float64 [N + 1]
     wanted: np.ndarray  # bool [N + 1]: large and sure enough
 
@@ -179,7 +179,7 @@ def _find(
     # once more by area, for what another class took of an object
     wanted = (area >= np.take(least, class_of)) & sure(probability, predict)
     wanted[0] = False
-    return _Found(labels, runs, class_of, probability, wanted)
+    return _Found(labels, runs, class_of, area, probability, wanted)
 
 
 def check_names(n_channels: int, class_names: Sequence[str]) -> None:

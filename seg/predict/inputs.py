@@ -3,14 +3,13 @@
 import collections
 import glob
 import os
-import re
 from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from seg import config as config_lib
 from seg.images import about as about_lib
-from seg.images import formats, read, slide_zarr, vendors
+from seg.images import axes, formats, read, slide_zarr, vendors
 from seg.predict import ledger
 
 _TABLES = {
@@ -23,8 +22,6 @@ _ENDINGS = {
     if not form.is_shared
     for by_strips in (False, True)
 }
-# as results of a plane of a stack are called: stem_t000_z003
-_PLANE = re.compile(r"(_[a-z]\d{3,})+$")
 
 
 class Inputs(NamedTuple):
@@ -157,7 +154,7 @@ def _is_result(path: Path, known: Container[tuple[Path, str]]) -> bool:
     return any(
         ledger.holds_record(folder, stem)
         or (folder, stem) in known
-        or (folder, _PLANE.sub("", stem)) in known
+        or (folder, axes.of_plane(stem)[0]) in known
         for stem in stems
         if stem not in ("", path.name)
     )

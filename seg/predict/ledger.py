@@ -188,31 +188,33 @@ class Ledger:
         """
         own = [name for name in files if name not in kept]
         made = {name: _state(self.out / name) for name in own}
-        self._note(item, found, settings, stem, files, rows, about, made)
+        told = {
+            "state": list(found),
+            "settings": dict(settings),
+            "files": list(files),
+            "rows": None if rows is None else list(rows),
+            "image": dict(about),
+        }
+        self._note(item, stem, made, told)
 
     def _note(
         self,
         item: Item,
-        found: Sequence[int],
-        settings: Mapping[str, Any],
         stem: str,
-        files: Sequence[str],
-        rows: Sequence[Mapping[str, Any]] | None,
-        about: Mapping[str, Any],
         made: Mapping[str, Sequence[int]],
+        told: Mapping[str, Any],
     ) -> None:
-        """Writes a record; made: file -> state, beside those known before."""
+        """Writes a record, `told` in it.
+
+        made: file -> state, beside those known before.
+        """
         record = {
             "source": str(item.path),
             "plane": item.plane,
             "base": self._bases.get(item.path, stem),
-            "state": list(found),
-            "settings": dict(settings),
             "stem": stem,
-            "files": list(files),
-            "rows": None if rows is None else list(rows),
-            "image": dict(about),
             "made": {**(self._of(item) or {}).get("made", {}), **made},
+            **told,
         }
         # NumPy's numbers become plain ones.
         text = json.dumps(record, default=lambda value: value.item())
@@ -226,7 +228,10 @@ class Ledger:
         Until `add` they are this program's, whatever they hold, and nobody's
         results; the name stays the image's.
         """
-        self._note(item, [], {}, stem, [], [], {}, _begun(files))
+        nothing = {
+            "state": [], "settings": {}, "files": [], "rows": [], "image": {},
+        }  # fmt: skip
+        self._note(item, stem, _begun(files), nothing)
 
     def is_own(self, item: Item | None, name: str) -> bool:
         """Whether a file is absent, or as this program has left it.

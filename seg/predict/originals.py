@@ -1,7 +1,6 @@
 """The images that labels are of, found by name, or as the only one."""
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg.data import annotations
-from seg.images import formats, read
+from seg.images import axes, formats, read
 
 _LOG = logging.getLogger(__name__)
 
@@ -24,9 +23,6 @@ NO_OBJECTS = (
                         "coco", "rle")
     ),
 )  # fmt: skip
-
-# as seg predict calls the results of a plane: stem_t000_z003
-_PLANE = re.compile(r"(?P<stem>.+?)(?P<label>(_[a-z]\d{3,})+)")
 
 
 def _is_made(path: Path) -> bool:
@@ -117,10 +113,8 @@ class Images:
         for text in (name, stem):
             if path := self._by_name.get(text):
                 return Image(path, annotations.stem_of(path.name))
-        plane = _PLANE.fullmatch(stem)
-        if plane and (path := self._by_name.get(plane["stem"])):
-            parts = plane["label"].strip("_").split("_")
-            select = ",".join(f"{p[0].upper()}={int(p[1:])}" for p in parts)
+        file, select = axes.of_plane(stem)
+        if select and (path := self._by_name.get(file)):
             return Image(path, stem, select)
         return None
 
