@@ -1,7 +1,7 @@
 """Config fields as absl flags, and one way to run a command.
 
 Every knob is a flag by its dotted path: `--model.width=64`,
-`--notrain.augment`, `--predict.min_area=30,50`, `--model.width=none`.
+`--notrain.augment`, `--predict.min_area=30,50`, `--model.width=unset`.
 Precedence: dataclass default, experiment file, `--flagfile`, command line.
 `run` turns what goes wrong into the exit codes that every command shares.
 """
@@ -68,7 +68,9 @@ def _shown(value: Any) -> str:
     """A knob's value as it is written on a command line."""
     if isinstance(value, tuple | list):
         return ",".join(map(str, value)) or "empty"
-    if value is None or isinstance(value, bool):
+    if value is None:
+        return "unset"
+    if isinstance(value, bool):
         return str(value).lower()
     return str(value) or "empty"
 
@@ -85,7 +87,8 @@ def overrides() -> dict[str, Any]:
 
 def _parse(path: str, text: str, kind: Any) -> Any:
     if isinstance(kind, types.UnionType):
-        if text.lower() == "none" and path != "model.norm":
+        unset = {"unset"} if path == "model.norm" else {"unset", "none"}
+        if text.lower() in unset:
             return None
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple:

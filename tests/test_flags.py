@@ -72,12 +72,10 @@ def test_every_knob_can_be_set_to_its_value_on_the_command_line(resolved):
     def written(value):
         if isinstance(value, tuple):
             return ",".join(map(str, value))
-        return "none" if value is None else str(value)
+        return "unset" if value is None else str(value)
 
     arguments = [
-        f"--{path}={written(value)}"
-        for path, value, _, _ in config.leaves()
-        if path != "model.norm"  # there, none is a value
+        f"--{path}={written(value)}" for path, value, _, _ in config.leaves()
     ]
     assert resolved(*arguments) == config.Config()
 
@@ -87,6 +85,7 @@ def test_every_knob_can_be_set_to_its_value_on_the_command_line(resolved):
     [
         ("--model.width=64", "model.width", 64),
         ("--model.norm=none", "model.norm", "none"),
+        ("--model.norm=unset", "model.norm", None),
         ("--model.dropout=None", "model.dropout", None),
         ("--notrain.augment", "train.augment", False),
         ("--train.deterministic", "train.deterministic", True),

@@ -325,6 +325,26 @@ def test_verify_lists_all_defects(run):
     assert "b.png" in out
 
 
+def test_verify_takes_the_labels_that_are_drawn_for_classes(run):
+    """As seg train does; a file that is broken does not hide the others."""
+    pathlib.Path("data").mkdir()
+    for name, label in (("a", "cell"), ("b", "bead"), ("c", "bead")):
+        Image.new("L", (40, 30)).save(f"data/{name}.png")
+        triangle = {"label": label, "points": [[2, 2], [20, 2], [9, 20]]}
+        shape = triangle | {"shape_type": "polygon"}
+        found = {"imagePath": f"{name}.png", "shapes": [shape]}
+        pathlib.Path(f"data/{name}.json").write_text(json.dumps(found))
+    assert run("verify", "data")[::2] == (0, "")
+    pathlib.Path("data/c.json").write_text("{")
+    status, out, err = run("verify", "data")
+    assert status == 2
+    assert "error: 1 defect in data" in err
+    assert "c.json" in out
+    status, out, err = run("verify", "data", "--classes=background,bead")
+    assert "error: 2 defects in data" in err
+    assert "unknown class 'cell'" in out
+
+
 def save_pairs(mask):
     for folder in ("images", "masks"):
         pathlib.Path("data", folder).mkdir(parents=True, exist_ok=True)

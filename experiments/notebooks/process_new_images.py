@@ -22,6 +22,7 @@ import seg
 from seg.images import read, write
 
 predictor = seg.load(MODEL)
+assert IMAGES.is_dir(), f"{IMAGES} is no folder: say above where your images are"
 first = sorted(p for p in IMAGES.iterdir() if p.suffix.lower() in read.SUFFIXES)[0]
 image = read.read_image(first)
 found = predictor(image, name=first.stem)

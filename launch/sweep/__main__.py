@@ -16,6 +16,7 @@ some trials failed; 33 stopped by a signal: the same command goes on.
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 import tempfile
 import time
@@ -60,6 +61,7 @@ def main(argv: list[str]) -> int:
     seg_flags.no_arguments(argv)
     seg_flags.show_log()
     plan, swept = planned()
+    _check_gpus()
     workdir = seg_flags.workdir()
     if plan.search:
         search.library()
@@ -121,6 +123,15 @@ def _seeds() -> list[int]:
         raise config_lib.ConfigError(
             f"--seeds={','.join(FLAGS.seeds)}; give whole numbers, as 0,1,2"
         ) from error
+
+
+def _check_gpus() -> None:
+    """CUDA passes over a name it does not know: trials would use the CPU."""
+    for name in FLAGS.gpus:
+        if not re.fullmatch(r"\d+|(GPU|MIG)-[\w/-]+", name):
+            raise config_lib.ConfigError(
+                f"--gpus={','.join(FLAGS.gpus)}; give their numbers, as 0,1,2"
+            )
 
 
 def _plain(swept: Any) -> Any:

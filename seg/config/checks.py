@@ -51,7 +51,9 @@ def _check_one(
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{path}={number}; it must be finite")
     if isinstance(allowed, tuple) and value not in allowed:
-        options = ", ".join(map(str, allowed))
+        options = ", ".join(
+            "unset" if one is None else str(one) for one in allowed
+        )
         raise ConfigError(f"{path}={value!r}; choose one of {options}")
     if isinstance(allowed, Range) and not (
         value is None or allowed.holds(value)

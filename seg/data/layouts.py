@@ -16,6 +16,7 @@ synthetic: drawn, see `synthetic`.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -261,15 +262,19 @@ def n_channels(config: config_lib.Config) -> int:
 
 
 def drawn_names(config: config_lib.Config) -> list[str]:
-    """The classes that shapes of LabelMe have, the most frequent first."""
+    """The classes that shapes of LabelMe have, the most frequent first.
+
+    Files that cannot be read are passed over: `verify` lists those.
+    """
     tree = files.open_tree(config.data.path)
     found, _ = FINDERS["labelme"](tree)
-    names = collections.Counter(
-        shape.label
-        for pair in found
-        for shape in labelme.parse(tree.read(*pair.masks)).shapes
-        if shape.label not in labelme.SPECIAL
-    )
+    names: collections.Counter[str] = collections.Counter()
+    for pair in found:
+        with contextlib.suppress(labelme.FormError):
+            shapes = labelme.parse(tree.read(*pair.masks)).shapes
+            names.update(s.label for s in shapes)
+    for special in labelme.SPECIAL:
+        del names[special]
     return [name for name, _ in names.most_common()]
 
 

@@ -41,7 +41,7 @@ def load(model: nnx.Module, path: str | os.PathLike) -> str:
     path = pathlib.Path(path)
     if not path.is_file():
         raise config_lib.UserError(
-            f"model.encoder={path} does not exist; seg downloads nothing: get "
+            f"model.encoder={path} is no file; seg downloads nothing: get "
             f"{encoder.url} yourself, or leave the knob out"
         )
     with path.open("rb") as file:

@@ -120,6 +120,7 @@ def _experiment(folder, swept):
     [
         ({"model.width": [2]}, ["--model.width=3"], "SWEEP varies it"),
         ({"model.width": [2]}, ["--seeds=a"], "whole numbers"),
+        ({"model.width": [2]}, ["--gpus=0,-1"], "give their numbers"),
         ({"model.widht": [2]}, [], "did you mean model.width"),
         (None, [], "has no SWEEP"),
         ([3], [], "each trial is a dict"),

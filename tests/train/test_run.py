@@ -565,7 +565,7 @@ def test_an_encoder_starts_from_its_file_and_the_run_says_which(
     for folder in (PATH / "checkpoints").iterdir():
         (folder / "manifest.json").write_text("damaged")
     longer["train__epochs"] = 4
-    refused("numbers.h5 does not exist", tiles=tiles, **encoding, **longer)
+    refused("numbers.h5 is no file", tiles=tiles, **encoding, **longer)
 
 
 def test_an_encoder_without_a_file_is_told(encoding, tiles, caplog):

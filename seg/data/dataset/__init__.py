@@ -36,7 +36,8 @@ class DefectsError(config_lib.UserError):
     """Raw files that cannot be prepared; `defects` has all of them."""
 
     def __init__(self, path: str, defects: list[layouts.Defect]):
-        super().__init__(f"{len(defects)} defects in {path}, as {defects[0]}")
+        n = "1 defect" if len(defects) == 1 else f"{len(defects)} defects"
+        super().__init__(f"{n} in {path}, as {defects[0]}")
         self.defects = defects
 
 

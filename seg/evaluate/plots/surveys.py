@@ -80,7 +80,7 @@ def examples(path: str | os.PathLike[str], found: Any) -> None:
             for ax, at in zip(row, shown, strict=False):
                 ax.imshow(found.thumbnails[at])
             row[0].set_ylabel(
-                f"cluster {cluster}\n{len(members)} images",
+                f"cluster {cluster}\nimages: {len(members)}",
                 color=canvas.colour(cluster),
                 fontsize=10,
             )
