@@ -17,10 +17,10 @@ from seg import config
 
 def get_config() -> config.Config:
     changes = {
-        "data.resize": 0, "data.per_image": 2, "data.gap": 2,
-        "data.normalize": "percentile", "loss.terms": "cross_entropy + dice",
-        "optim.schedule": "cosine", "optim.ema": 0.99,
-        "train.augment": True, "train.patience": 0,
+        "data.split": "auto", "data.resize": 0, "data.per_image": 2,
+        "data.gap": 2, "data.normalize": "percentile",
+        "loss.terms": "cross_entropy + dice", "optim.schedule": "cosine",
+        "optim.ema": 0.99, "train.augment": True, "train.patience": 0,
         "train.monitor": "val/dice", "predict.overlap": 0.25, "predict.gap": 2,
     }  # fmt: skip
     return config.replace(as_published(), changes)
@@ -31,8 +31,8 @@ def as_published() -> config.Config:
         model=config.Model(name="unet_small", in_channels=3),
         data=config.Data(
             layout="dsb2018", path="dsb2018_stage1_train.zip",
-            overlaps="first", val_frac=0.1, test_frac=0.1, normalize="range",
-            resize=128, tile=128, overlap=0.0),
+            overlaps="first", split="images", val_frac=0.1, test_frac=0.1,
+            normalize="range", resize=128, tile=128, overlap=0.0),
         loss=config.Loss(terms="binary_cross_entropy"),
         optim=config.Optim(
             name="adam", schedule="constant", warmup_frac=0.0, clip_norm=0.0),

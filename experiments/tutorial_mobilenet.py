@@ -20,7 +20,7 @@ from seg import config
 
 def get_config() -> config.Config:
     changes = {
-        "optim.rates": (),
+        "optim.rates": (), "data.split": "auto",
         "data.resize": 0, "data.per_image": 2, "data.gap": 2,
         "data.normalize": "range", "loss.terms": "cross_entropy + dice",
         "optim.schedule": "cosine", "optim.ema": 0.99,
@@ -35,8 +35,8 @@ def as_published() -> config.Config:
         model=config.Model(name="mobilenet_unet", in_channels=3, n_classes=2),
         data=config.Data(
             layout="dsb2018", path="dsb2018_stage1_train.zip",
-            overlaps="first", val_frac=0.2, test_frac=0.1, normalize="range",
-            resize=128, tile=128, overlap=0.0),
+            overlaps="first", split="images", val_frac=0.2, test_frac=0.1,
+            normalize="range", resize=128, tile=128, overlap=0.0),
         loss=config.Loss(terms="cross_entropy"),
         optim=config.Optim(
             name="adam", schedule="constant", warmup_frac=0.0, clip_norm=0.0,

@@ -97,8 +97,8 @@ _THESIS = _PLAIN | {
     "predict.min_area": (5_000, 10_000, 10_000), "predict.margin": (0, 30, 50),
 }  # fmt: skip
 _SQUEEZED = _PLAIN | {
-    "model.in_channels": 3, "data.resize": 128, "data.tile": 128,
-    "predict.tile": 128, "predict.overlap": 0.0,
+    "model.in_channels": 3, "data.split": "images", "data.resize": 128,
+    "data.tile": 128, "predict.tile": 128, "predict.overlap": 0.0,
     "data.normalize": "range", "optim.name": "adam",
     "optim.learning_rate": 1e-3, "train.augment": False,
 }  # fmt: skip

@@ -39,8 +39,9 @@ class Data:
     split: str = knob(
         "auto",
         "auto = as the data set publishes it, else group; group; clusters = "
-        "by likeness of the images; tiles = every tile on its own, which leaks",
-        ("auto", "group", "clusters", "tiles"),
+        "by likeness of the images; images or tiles = each on its own, which "
+        "leaks",
+        ("auto", "group", "clusters", "images", "tiles"),
     )
     val_frac: float = knob(0.15, "share of the images for validation", FRACTION)
     test_frac: float = knob(0.15, "share of the images for the test", FRACTION)

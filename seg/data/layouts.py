@@ -105,6 +105,8 @@ def _from_files(config: config_lib.Config, progress: bool) -> list[Sample]:
     )
     if data.exclude:
         found = _without(found, of, data)
+    if data.split == "images":
+        of = {pair.id: pair.id for pair in found}
     strata = clusters.strata(features, of, data.split_seed)
     if data.split in split.ANEW:
         found = [pair._replace(split="") for pair in found]

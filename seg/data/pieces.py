@@ -20,11 +20,6 @@ from seg import normalize
 from seg.data import masks, pipeline, split
 from seg.data.sample import Sample
 
-WARNING = (
-    "data.split=tiles validates on tiles of images that are trained "
-    "on: its scores leak, and are for comparison only; use data.split=group"
-)
-
 
 def cut(samples: list[Sample], config: config_lib.Config) -> list[Sample]:
     """The whole images of the test, and the tiles of all others.

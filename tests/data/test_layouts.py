@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image
 
 from seg import config, images
-from seg.data import files, layouts, places, split
+from seg.data import dataset, files, layouts, places, split
 
 DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 RNG = np.random.default_rng(0)
@@ -243,6 +243,33 @@ def test_equal_files_share_a_group(tmp_path, form):
     samples = layouts.scan(of(put(content, tmp_path, form), "folders"))
     groups = {s.id: s.group for s in samples}
     assert groups["7"] == groups["2"] != groups["3"]
+
+
+def test_split_by_images_separates_what_belongs_together(tmp_path, caplog):
+    """Equal files and a plate's too, as a random split does; and says so."""
+    content = {}
+    one = plain_files()["inputs/0.png"]
+    for plate in range(4):
+        for name, bytes_ in plain_files(n=8).items():
+            folder, _, file = name.rpartition("/")
+            equal = folder == "inputs" and file == "0.png"
+            content[f"{folder}/plate{plate}/{file}"] = one if equal else bytes_
+    path = put(content, tmp_path, "zip")
+    knobs = {"data__split": "images", "data__dir": str(tmp_path / "data")}
+    config_ = of(path, "folders", **knobs)
+    samples = layouts.scan(config_)
+    assert {s.group for s in samples} == {s.id for s in samples}
+    assert len(samples) == 32
+    records = dataset.prepare(config_, progress=False)
+    n = {name: records.n(name) for name in ("train", "val", "test")}
+    assert n == {"train": 22, "val": 5, "test": 5}
+    assert "data.split=images validates on" in caplog.text
+    # what is excluded takes its whole group along all the same
+    (tmp_path / "not.txt").write_text("plate0/0\n")
+    knobs["data__exclude"] = str(tmp_path / "not.txt")
+    rest = layouts.scan(of(path, "folders", **knobs))
+    assert len(rest) < len(samples)
+    assert not any(s.id.startswith("plate0/") for s in rest)
 
 
 def test_the_same_image_in_two_splits_is_found_when_it_is_split(tmp_path):

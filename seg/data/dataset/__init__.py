@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from seg import config as config_lib
-from seg.data import layouts, pieces, places, records, split
+from seg.data import layouts, places, records, split
 from seg.data.dataset import build
 
 _log = logging.getLogger(__name__)
@@ -168,8 +168,8 @@ def _index(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _open(folder: pathlib.Path, config: config_lib.Config) -> records.Records:
-    if config.data.split == "tiles":
-        _log.warning(pieces.WARNING)
+    if config.data.split in split.LEAKS:
+        _log.warning(split.LEAKS[config.data.split])
     about = _index(folder)
     index = about["splits"]
     version = folder / build.Segmentation.name / str(build.Segmentation.VERSION)
