@@ -30,9 +30,10 @@ class Model:
     objects: str = knob(
         "none",
         "what a second head learns, to separate the objects that touch: "
-        "distance (to the object's border, up to 5 px), interior (all but the "
-        "border) or none",
-        ("none", "distance", "interior"),
+        "distance (to the object's border, up to 5 px), neighbour (the same, "
+        "less where another object is near), interior (all but the border) or "
+        "none",
+        ("none", "distance", "neighbour", "interior"),
     )
     width: int | None = knob(None, "channels of the first level", POSITIVE)
     depth: int | None = knob(None, "number of 2x down-samplings", NOT_NEGATIVE)

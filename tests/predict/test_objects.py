@@ -57,7 +57,7 @@ def _cells(seed=0, shape=(90, 110), n=40):
     return np.where(away.min(2) < 9, away.argmin(2) + 1, 0)
 
 
-@pytest.mark.parametrize("kind", ["distance", "interior"])
+@pytest.mark.parametrize("kind", ["distance", "neighbour", "interior"])
 def test_a_perfect_map_gives_the_objects_back(kind):
     cells = _cells()
     apart = np.asarray(losses.apart.target(cells[None], kind))[0]

@@ -48,6 +48,23 @@ def test_the_distance_is_to_the_nearest_pixel_of_anything_else(seed):
     assert seen > 60
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_neighbour_lowers_the_distance_by_how_near_it_is(seed):
+    labels = drawn(seed)
+    labels[drawn(seed + 7) == 0] = 0  # neighbours across a gap, too
+    found, free = target(labels, "neighbour"), target(labels)
+    lowered = 0
+    for label in np.unique(labels[labels > 0]):
+        own = np.argwhere(labels == label)
+        others = np.argwhere((labels != label) & (labels > 0))
+        gap = np.linalg.norm(own[:, None] - others, axis=2).min(1)
+        near = np.where(gap <= 5, 1 - gap / 6, 0)
+        wanted = free[tuple(own.T)] * (1 - near**2)
+        np.testing.assert_allclose(found[tuple(own.T)], wanted, atol=1e-6)
+        lowered += (near > 0).sum()
+    assert lowered > 100 and not found[labels == 0].any()
+
+
 def test_the_interior_leaves_out_a_rim():
     labels = np.zeros((30, 40), np.int32)
     labels[5:15, 5:15], labels[5:15, 15:25] = 1, 2  # touching
@@ -76,7 +93,7 @@ def test_images_of_a_batch_do_not_see_each_other():
 
 
 @pytest.mark.parametrize(
-    ("kind", "level"), [("distance", 0.4), ("interior", 0)]
+    ("kind", "level"), [("distance", 0.4), ("neighbour", 0.3), ("interior", 0)]
 )
 def test_the_map_takes_the_objects_apart_again(kind, level):
     labels = drawn()
@@ -86,7 +103,7 @@ def test_the_map_takes_the_objects_apart_again(kind, level):
     assert set(np.unique(labels[parts > 0])) == set(np.unique(labels)) - {0}
 
 
-@pytest.mark.parametrize("kind", ["distance", "interior"])
+@pytest.mark.parametrize("kind", ["distance", "neighbour", "interior"])
 def test_nothing_and_all_of_one_object_are_maps_too(kind):
     nothing = np.zeros((4, 5), np.int32)
     assert not target(nothing, kind).any()
