@@ -185,7 +185,8 @@ NOT_NEGATIVE = (
     "train.eval_images", "train.checkpoint_every", "train.patience",
     "predict.tile", "predict.closing",
     "predict.gap", "predict.watershed_sigma", "track.n_overlays",
-    "optim.swa_every", "data.invert_above", "data.resize", "data.diameter",
+    "optim.swa_every", "data.invert_above", "data.rescale",
+    "data.resize", "data.diameter",
     "data.pixel_size", "data.folds", "data.fold",
 )  # fmt: skip
 CHOICES = {

@@ -89,6 +89,18 @@ def _check_scaling(config: Config) -> None:
             f"data.mean={data.mean} and data.std={data.std}; give both, and "
             "deviations > 0, or neither"
         )
+    for other in ("resize", "pixel_size"):
+        if data.rescale and getattr(data, other):
+            raise ConfigError(
+                f"data.rescale={data.rescale} gives every image a size of its "
+                f"own, and data.{other}={getattr(data, other)} one to all; set "
+                "one of them to 0"
+            )
+    if data.rescale and data.split == "tiles":
+        raise ConfigError(
+            f"data.rescale={data.rescale} measures the objects of whole "
+            "images, data.split=tiles cuts them; use one of the two"
+        )
     if data.resize and data.tile > data.resize:
         raise ConfigError(
             f"data.tile={data.tile} is larger than the images of "

@@ -81,6 +81,12 @@ class Data:
     pixel_size: float = knob(
         0.0, "micrometres a px; 0 = not known", NOT_NEGATIVE
     )
+    rescale: float = knob(
+        0.0,
+        "diameter that the objects of every image are brought to when it is "
+        "prepared, px; 0 = as they are",
+        NOT_NEGATIVE,
+    )
     resize: int = knob(
         0,
         "side that whole images are resized to, px; 0 = as they are",

@@ -17,7 +17,8 @@ are part of the name. So these all work, and zips of them:
 An image and its mask have the same path but for these words, and the same
 stem; a stem may end in such a word where there is no exact partner. A mask may
 be a `.npy` array, see `arrays`. The order of files plays no part. Where some
-folders have such names, files in others do not count.
+folders have such names, files in others count only as pairs, like those of
+`set1` above: a figure beside the data is no image without a mask.
 """
 
 import collections
@@ -61,19 +62,19 @@ def find(tree: files.Tree) -> tuple[list[Pair], list[Defect]]:
     """Pairs by path and stem, in the order of the images' names."""
     places = {name: place(name) for name in tree.names}
     by_folder = any(at.role for at in places.values())
+    # by key: split, folders without known words, and whether those have none
     roles: dict[str, dict[tuple, dict[str, list[str]]]] = {
         role: collections.defaultdict(lambda: collections.defaultdict(list))
         for role in ("image", "mask")
     }
     defects = []
     for name, at in places.items():
-        role = at.role if by_folder else _role_of_stem(at.stem)
-        if not role:
-            continue
+        beside = by_folder and not at.role
+        role = at.role or _role_of_stem(at.stem)
         array = role == "mask" and name.lower().endswith(arrays.SUFFIX)
         if files.is_image(name) or array:
-            roles[role][at.split, at.rest][at.stem].append(name)
-        elif name.lower().endswith(_OTHER_IMAGES):
+            roles[role][at.split, at.rest, beside][at.stem].append(name)
+        elif name.lower().endswith(_OTHER_IMAGES) and not beside:
             defects.append(
                 Defect(name, "not of a format read here", "save it as TIFF")
             )
@@ -81,7 +82,7 @@ def find(tree: files.Tree) -> tuple[list[Pair], list[Defect]]:
     for key in sorted(roles["image"].keys() | roles["mask"].keys()):
         pairs, more = _match(key, roles["image"][key], roles["mask"][key])
         found += pairs
-        defects += more
+        defects += [] if key[-1] else more
     found = named(found, places)
     return found, defects + list(same_ids(found))
 
@@ -123,7 +124,7 @@ def _bare(stem: str) -> str:
 
 
 def _match(
-    key: tuple[str, tuple[str, ...]],
+    key: tuple[str, tuple[str, ...], bool],
     images: dict[str, list[str]],
     masks: dict[str, list[str]],
 ) -> tuple[list[Pair], list[Defect]]:

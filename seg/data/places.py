@@ -56,6 +56,8 @@ def setup(
         if exclude is None:
             exclude = split.excluded(config.data.exclude)
         found["exclude"] = exclude
+    if config.data.rescale:
+        found["data.rescale"] = config.data.rescale
     if config.data.folds:
         found |= {path: flat[path] for path in _FOLDS}
     if config.data.layout == "labelme":  # the only layout with names

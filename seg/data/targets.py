@@ -1,7 +1,13 @@
 """Labels -> the classes that are taught, and how large objects are."""
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
+
+from seg.images import resize
+
+_MOST = 16  # times smaller or larger: more is no size of an object
 
 
 def diameter(areas: np.ndarray) -> float:
@@ -16,6 +22,28 @@ def diameter(areas: np.ndarray) -> float:
     total = np.cumsum(areas)
     middle = areas[np.searchsorted(total, total[-1] / 2)]
     return float(np.sqrt(4 / np.pi * middle))
+
+
+def rescaled(found: dict[str, Any], wanted: float) -> dict[str, Any]:
+    """The image, classes and labels of a sample with objects `wanted` px wide.
+
+    Their `diameter` decides; where objects are not labelled, that of the
+    connected parts of the foreground. As they are where there is none, and at
+    most 16 times another size.
+    """
+    labels = found["labels"]
+    if labels is None:
+        known = (found["classes"] > 0) & (found["classes"] < 255)
+        labels, _ = ndimage.label(known, np.ones((3, 3)))
+    width = diameter(np.bincount(labels[labels > 0]))
+    zoom = np.clip(wanted / width, 1 / _MOST, _MOST) if width else 1.0
+    shape = tuple(max(round(side * zoom), 1) for side in labels.shape)
+    maps = {
+        name: resize.nearest(found[name], shape)
+        for name in ("classes", "labels")
+        if found[name] is not None
+    }
+    return {"image": resize.linear(found["image"], shape), **maps}
 
 
 def classes_with_gap(

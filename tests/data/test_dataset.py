@@ -21,7 +21,7 @@ from PIL import Image
 
 from seg import config as config_lib
 from seg import normalize
-from seg.data import dataset, files, layouts, synthetic
+from seg.data import dataset, files, layouts, synthetic, targets
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -145,6 +145,24 @@ def test_knobs_that_change_records_are_another_folder(drawn, tmp_path):
         dataset.open(config_lib.replace(config, {"synthetic.seed": 1}))
     same = {"data.tile": 32, "train.seed": 3, "data.cache_mib": 1}
     dataset.open(config_lib.replace(config, same))
+
+
+def test_images_are_stored_with_objects_of_one_size(drawn, tmp_path):
+    config, records = drawn
+    larger = {"data.rescale": 25.0, "data.dir": str(tmp_path / "data")}
+    config = config_lib.replace(config, larger)
+    scaled = dataset.prepare(config, progress=False)
+    assert scaled.digest != records.digest
+    for i in range(scaled.n("train")):
+        record, before = scaled.get("train", i), records.get("train", i)
+        areas = np.bincount(record["labels"][record["labels"] > 0])
+        assert targets.diameter(areas) == pytest.approx(25, rel=0.05)
+        assert record["image"].shape[:2] == record["classes"].shape
+        assert record["image"].shape > before["image"].shape
+        wanted = normalize.measure(record["image"])
+        np.testing.assert_array_equal(record["stats"], wanted)
+    with pytest.raises(config_lib.UserError, match="not prepared"):
+        dataset.open(config_lib.replace(config, {"data.rescale": 20.0}))
 
 
 def test_images_share_the_widest_dtype_and_keep_their_own_statistics(raw):

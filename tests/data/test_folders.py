@@ -78,6 +78,20 @@ def test_files_elsewhere_do_not_count_where_folders_have_roles():
     assert len(found) == 1
 
 
+def test_pairs_elsewhere_count_where_other_folders_have_roles():
+    names = Names(
+        "bright/images_jpg/1.jpg", "bright/masks_png/1.png",
+        "phase/set1/raw.tif", "phase/set1/instances_ids.png",
+        "phase/set2/raw.tif", "phase/overview.png", "phase/scan.czi",
+    )  # fmt: skip
+    found, defects = folders.find(names)
+    assert not defects
+    assert [(pair.image, pair.masks, pair.id) for pair in found] == [
+        ("bright/images_jpg/1.jpg", ("bright/masks_png/1.png",), "bright/1"),
+        ("phase/set1/raw.tif", ("phase/set1/instances_ids.png",), "phase/set1"),
+    ]
+
+
 def test_all_that_does_not_match_is_named():
     _, defects = folders.find(
         Names(

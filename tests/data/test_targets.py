@@ -1,6 +1,7 @@
 """What classes are taught: gaps between touching objects."""
 
 import numpy as np
+import pytest
 from scipy import ndimage
 
 from seg.data import targets
@@ -35,6 +36,49 @@ def test_random_labels_part_into_at_least_as_many_pieces():
     for i, j in ((0, 1), (1, 0), (1, 1)):
         first, second = kept[i:, j:], kept[: 48 - i, : 48 - j]
         assert not ((first != second) & (first > 0) & (second > 0)).any()
+
+
+@pytest.mark.parametrize("zoom", [0.25, 0.6, 2.5])
+@pytest.mark.parametrize("known", [True, False])
+def test_objects_of_any_size_are_brought_to_one(zoom, known):
+    """Of an image drawn larger the same comes out as of the smaller one."""
+    rng = np.random.default_rng(0)
+    rows, cols = np.indices((120, 150))
+    labels = np.zeros((120, 150), np.int32)
+    for i, middle in enumerate(((30, 30), (80, 60), (40, 110), (95, 120))):
+        labels[np.hypot(rows - middle[0], cols - middle[1]) < 15 + i] = i + 1
+    image = rng.integers(0, 9, (120, 150, 2)).astype(np.uint16)
+    image += (100 * labels[..., None]).astype(np.uint16)
+    width = targets.diameter(np.bincount(labels[labels > 0]))
+    classes = (labels > 0).astype(np.uint8)
+    classes[:5] = 255
+    found = {"image": image, "classes": classes, "labels": labels}
+    if not known:
+        found["labels"] = None
+    small = targets.rescaled(found, zoom * width)
+    shape = round(120 * zoom), round(150 * zoom)
+    assert small["image"].shape == (*shape, 2)
+    assert small["image"].dtype == np.uint16
+    assert small["classes"].shape == shape
+    assert small["classes"][0, 0] == 255
+    if not known:
+        assert "labels" not in small
+        return
+    assert set(np.unique(small["labels"])) == set(range(5))
+    areas = np.bincount(small["labels"][small["labels"] > 0])
+    assert targets.diameter(areas) == pytest.approx(zoom * width, rel=0.05)
+    inside = small["image"][small["labels"] == 4, 0]
+    assert np.median(inside) == pytest.approx(404, abs=2)
+
+
+def test_an_image_without_objects_stays_as_large_as_it_is():
+    found = {
+        "image": np.ones((6, 7, 1), np.uint8),
+        "classes": np.zeros((6, 7), np.uint8),
+        "labels": np.zeros((6, 7), np.int32),
+    }
+    same = targets.rescaled(found, 30)
+    assert same["image"].shape == (6, 7, 1)
 
 
 def test_one_pixel_objects_survive():

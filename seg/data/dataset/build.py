@@ -20,7 +20,7 @@ from tensorflow_datasets.core.utils import gcs_utils
 
 from seg import config as config_lib
 from seg import normalize
-from seg.data import layouts, places, records, split
+from seg.data import layouts, places, records, split, targets
 from seg.images import read
 
 gcs_utils._is_gcs_disabled = True  # the network is not asked, ever
@@ -166,6 +166,8 @@ def _write(
                 found = sample.load()
                 overlaps["px"] += found["overlap_px"]
                 overlaps["images"] += found["overlap_px"] > 0
+                if config.data.rescale:
+                    found |= targets.rescaled(found, config.data.rescale)
                 record = _record(sample, found, config.model.in_channels, dtype)
                 shape = record["classes"].shape
                 index[name].append(
