@@ -24,7 +24,9 @@ set -uo pipefail
 cd "${SEG_CHECKOUT:-$SLURM_SUBMIT_DIR}" || exit 2
 module="${1:?usage: sbatch launch/cloud/slurm.sh launch.train --experiment=...}"
 shift
-[ "${SLURM_NTASKS:-1}" -gt 1 ] && set -- "$@" --mesh.distributed=true
+# Tasks train together; those of a sweep share its trials instead.
+[ "${SLURM_NTASKS:-1}" -gt 1 ] && [ "$module" = launch.train ] &&
+  set -- "$@" --mesh.distributed=true
 
 # SLURM tells this shell (B:); srun passes a signal on to every task.
 announced=

@@ -62,6 +62,11 @@ def main(argv: list[str]) -> int:
     seg_flags.show_log()
     plan, swept = planned()
     _check_gpus()
+    if plan.base.mesh.distributed:
+        raise config_lib.ConfigError(
+            "--mesh.distributed: a trial is one process; start as many sweeps "
+            "of one workdir as there are hosts, they share the trials"
+        )
     workdir = seg_flags.workdir()
     if plan.search:
         search.library()

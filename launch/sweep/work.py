@@ -110,7 +110,7 @@ class Children:
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=subprocess.STDOUT,
-                    env=os.environ | env,
+                    env=_alone() | env,
                     start_new_session=True,  # Ctrl-C is for this process
                     preexec_fn=_die_with_parent,
                 )
@@ -126,6 +126,18 @@ class Children:
             self.stopped = True
             for child in self._running:
                 child.send_signal(signal.SIGTERM)
+
+
+def _alone() -> dict[str, str]:
+    """This environment, without the words by which processes find each other.
+
+    Sweeps that SLURM starts side by side share trials: a trial is one process.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    kept = {k: v for k, v in os.environ.items() if k not in names}
+    if "SLURM_STEP_NUM_TASKS" in kept:
+        kept["SLURM_STEP_NUM_TASKS"] = "1"
+    return kept
 
 
 def _die_with_parent() -> None:

@@ -161,6 +161,9 @@ def test_a_job_of_slurm_passes_its_flags_and_status(slurm):
     status, said, requeued = slurm(33, *words, SLURM_NTASKS="8")
     assert (status, requeued) == (33, False)
     assert said == [["-m", *words, "--mesh.distributed=true"]]
+    # the tasks of a sweep share its trials, and do not train one together
+    words[0] = "launch.sweep"
+    assert slurm(0, *words, SLURM_NTASKS="8") == (0, [["-m", *words]], False)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def _experiment(folder, swept):
         ({"model.width": [2]}, ["--model.width=3"], "SWEEP varies it"),
         ({"model.width": [2]}, ["--seeds=a"], "whole numbers"),
         ({"model.width": [2]}, ["--gpus=0,-1"], "give their numbers"),
+        ({"model.width": [2]}, ["--mesh.distributed"], "is one process"),
         ({"model.widht": [2]}, [], "did you mean model.width"),
         (None, [], "has no SWEEP"),
         ([3], [], "each trial is a dict"),
@@ -189,7 +190,16 @@ def test_killed_and_rerun_it_goes_on_where_it_was(command, tmp_path):
 
 @pytest.mark.distributed
 @pytest.mark.timeout(900)
-def test_two_processes_share_a_sweep_and_its_parent(command, tmp_path):
+def test_two_processes_share_a_sweep_and_its_parent(
+    command, tmp_path, monkeypatch
+):
+    # two tasks of SLURM, say: what they start must not look for each other
+    for name, value in (
+        ("SLURM_JOB_ID", "7"), ("SLURM_STEP_NUM_TASKS", "2"),
+        ("SLURM_NTASKS", "2"), ("SLURM_PROCID", "0"), ("SLURM_LOCALID", "0"),
+        ("SLURM_STEP_NODELIST", "localhost"),
+    ):  # fmt: skip
+        monkeypatch.setenv(name, value)
     swept = {"model.width": [2, 3, 4, 5]}
     both = [command(swept, "--tiles=tiles.npz") for _ in range(2)]
     told = [child.communicate()[0] for child in both]
