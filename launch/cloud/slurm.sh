@@ -31,7 +31,9 @@ shift
 # SLURM tells this shell (B:); srun passes a signal on to every task.
 announced=
 trap 'announced=yes; kill -TERM "$!"' TERM
-srun --kill-on-bad-exit=0 .venv/bin/python -m "$module" "$@" &
+# newer ones give the tasks one core each, unless told again
+srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+  .venv/bin/python -m "$module" "$@" &
 wait "$!"
 status=$?
 while kill -0 "$!" 2>/dev/null; do # the signal ended that wait early

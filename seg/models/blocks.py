@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
+from seg import config as config_lib
+
 Init = nnx.Initializer
 glorot_uniform = nnx.initializers.glorot_uniform()
 he_normal = nnx.initializers.he_normal()
@@ -229,6 +231,12 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             factor = scale * jax.lax.rsqrt(self.var[...] + self.epsilon)
             return _scale(x, factor, bias - self.mean[...] * factor)
+        if x.size == x.shape[-1]:  # its variance, 0, says nothing
+            raise config_lib.ConfigError(
+                "a batch with one value a channel cannot be normalised, which "
+                "this network does; give a train.batch_size of 2 or more, or "
+                "larger tiles"
+            )
         y, mean, var = normalize_batch(x, scale, bias, self.epsilon)
         keep = self.momentum
         self.mean[...] = keep * self.mean[...] + (1 - keep) * mean

@@ -2,7 +2,8 @@
 
 Read are Keras' legacy `.h5`, as keras.applications publishes them (weights
 alone, or a whole model), and Keras 3's `.weights.h5`. Layers are found by
-their names. A network whose encoder has one channel takes weights for three:
+their names, or, where an old file has none of them, by their order, as Keras
+itself does. A network whose encoder has one channel takes weights for three:
 the first kernel is summed over its channels, which equals grey copied to all
 three. The weights expect images in [-1, 1]: with `model.encoder` set a network
 maps [0, 1] to that itself, in training and in prediction, which needs the file
@@ -48,6 +49,8 @@ def load(model: nnx.Module, path: str | os.PathLike) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     wanted = encoder.keras_layers()
     found = _numbered(read(path))
+    if not wanted.keys() & found.keys():
+        found = _in_order(wanted, found)
     _check(path, encoder, wanted, found)
     for name, variables in wanted.items():
         for variable, array in zip(variables, found[name], strict=True):
@@ -122,6 +125,27 @@ def _numbered(
     return {names[name]: weights for name, weights in layers.items()}
 
 
+def _in_order(
+    wanted: dict[str, list[nnx.Variable]], found: dict[str, list[np.ndarray]]
+) -> dict[str, list[np.ndarray]]:
+    """The layers by the names wanted, if all shapes fit in the file's order.
+
+    What follows the encoder's last layer is of the classifier.
+    """
+    pairs = list(zip(wanted.items(), found.values(), strict=False))
+    fits = len(pairs) == len(wanted) and all(
+        _fits(variables, arrays) for (_, variables), arrays in pairs
+    )
+    return {name: arrays for (name, _), arrays in pairs} if fits else found
+
+
+def _fits(variables: list[nnx.Variable], arrays: list[np.ndarray]) -> bool:
+    return len(arrays) == len(variables) and all(
+        _fit(array, variable.shape) is not None
+        for array, variable in zip(arrays, variables, strict=True)
+    )
+
+
 def _fit(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
     """The array in the shape asked for, or None."""
     if array.shape == (*shape, 1):  # depthwise
@@ -147,11 +171,7 @@ def _check(
     for name, variables in wanted.items():
         shapes = [tuple(variable.shape) for variable in variables]
         arrays = found.get(name, [])
-        fits = len(arrays) == len(shapes) and all(
-            _fit(array, shape) is not None
-            for array, shape in zip(arrays, shapes, strict=True)
-        )
-        if name in found and not fits:
+        if name in found and not _fits(variables, arrays):
             has = [array.shape for array in arrays]
             wrong.append(f"{name} ({has} for {shapes})")
     problems = [

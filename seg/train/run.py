@@ -11,6 +11,7 @@ and writes; the others take part in the checkpoints.
 import contextlib
 import logging
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -94,7 +95,9 @@ def train(
             return loop.Course(**checkpoints.meta() or {})
         state, origin = start.start(config, state, workdir, checkpoints)
         notes = {"data_digest": data.digest, **origin}
+        ends = optim.cycle_ends(config.optim, n_steps)
         mesh.by_first(lambda: workdirs.begin(config, notes, workdir, changed))
+        mesh.by_first(lambda: _drop_snapshots(workdir, ends))
         about = notes | {"n_parameters": n_params}
         costs = _costs(config, n_params)
         keep = _keeper(config, workdir, about, costs)
@@ -115,7 +118,7 @@ def train(
                     evaluate=evaluate,
                     on_best=keep,
                     settle=_settler(config, data, devices, per_epoch, tiles),
-                    cycle_ends=optim.cycle_ends(config.optim, n_steps),
+                    cycle_ends=ends,
                     # of averages, the next ones would have parts of this
                     on_cycle=lambda state, k: keep(
                         state, {}, f"snapshots/{k}", step.own_weights
@@ -239,6 +242,18 @@ def _keeper(
             bundle.save(made, workdir / folder)
 
     return keep
+
+
+def _drop_snapshots(workdir: pathlib.Path, ends: list[int]) -> None:
+    """Removes those of a course with other cycles, that was here before."""
+    wanted = {str(k): end for k, end in enumerate(ends, 1)}
+    for folder in (workdir / "snapshots").glob("[0-9]*"):
+        try:
+            step_of = bundle.load(folder).meta["step"]
+        except (config_lib.UserError, KeyError):  # it would be refused later
+            step_of = None
+        if step_of is None or step_of != wanted.get(folder.name):
+            shutil.rmtree(folder)
 
 
 def _tracker(

@@ -129,7 +129,8 @@ def slurm(bash, tmp_path):
     tools.mkdir()
     python = tmp_path / "home/seg/bin/python"
     (tmp_path / ".venv/bin/python").symlink_to(python)
-    _tool(tools / "srun", 'shift; exec "$@"')
+    options = 'while [[ "$1" == --* ]]; do echo "$1" >> srun; shift; done'
+    _tool(tools / "srun", f'{options}; exec "$@"')
     _tool(tools / "scontrol", 'echo "$@" > requeued')
 
     def call(status, *words, **environment):
@@ -153,7 +154,7 @@ def _tool(path, script):
     path.chmod(0o755)
 
 
-def test_a_job_of_slurm_passes_its_flags_and_status(slurm):
+def test_a_job_of_slurm_passes_its_flags_and_status(slurm, tmp_path):
     words = ["launch.train", *(f"--x={value}" for value in nasty())]
     assert slurm(0, *words) == (0, [["-m", *words]], False)
     assert slurm(2, *words) == (2, [["-m", *words]], False)
@@ -163,7 +164,10 @@ def test_a_job_of_slurm_passes_its_flags_and_status(slurm):
     assert said == [["-m", *words, "--mesh.distributed=true"]]
     # the tasks of a sweep share its trials, and do not train one together
     words[0] = "launch.sweep"
-    assert slurm(0, *words, SLURM_NTASKS="8") == (0, [["-m", *words]], False)
+    known = {"SLURM_NTASKS": "8", "SLURM_CPUS_PER_TASK": "3"}
+    assert slurm(0, *words, **known) == (0, [["-m", *words]], False)
+    said = (tmp_path / "srun").read_text()
+    assert "--cpus-per-task=3\n" in said
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from seg import config
-from seg.models import mobilenet
+from seg.models import mobilenet, predicting
 from tests.models import keras_twin as twin
 
 L = keras.layers
@@ -128,3 +128,19 @@ def test_what_it_has_not_is_refused(knob):
     name, value = next(iter(knob.items()))
     with pytest.raises(config.ConfigError, match=f"model.{name}={value}"):
         empty(**knob)
+
+
+def test_one_value_a_channel_is_not_normalised():
+    """As PyTorch refuses it: its variance, 0, would be taken for a fact."""
+    model = empty(width=8, dropout=0.0)
+    image = jax.ShapeDtypeStruct((1, 64, 64, 1), np.float32)
+
+    def forward(model, image):
+        return model(image)["classes"]
+
+    with pytest.raises(config.ConfigError, match="batch_size of 2"):
+        nnx.eval_shape(forward, model, image)
+    two = jax.ShapeDtypeStruct((2, 64, 64, 1), np.float32)
+    assert nnx.eval_shape(forward, model, two).shape == (2, 64, 64, 1)
+    one = nnx.eval_shape(forward, predicting(model), image)
+    assert one.shape == (1, 64, 64, 1)

@@ -156,6 +156,26 @@ def test_layers_that_do_not_fit_are_named(weights, mobilenet, tmp_path):
     assert isinstance(before.get_value(), jax.ShapeDtypeStruct)
 
 
+def test_an_old_file_with_other_names_is_read_by_its_order(mobilenet, tmp_path):
+    """As Keras reads it, whose own names changed over the years."""
+    base = encoder("mobilenet_unet")
+    path = tmp_path / "old.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, base)
+        names = [f"mobl{i}" for i in range(len(file.attrs["layer_names"]))]
+        for old, new in zip(file.attrs["layer_names"], names, strict=True):
+            file.move(old, new)
+        file.attrs["layer_names"] = names
+    pretrained.load(mobilenet, path)
+    kernel = mobilenet.encoder.blocks[7].depthwise.kernel[...]
+    wanted = base.get_layer("block_7_depthwise").get_weights()[0]
+    np.testing.assert_array_equal(kernel, wanted[..., 0])
+    with h5py.File(path, "r+") as file:  # an order that fits nothing
+        file.attrs["layer_names"] = names[::-1]
+    with pytest.raises(config.UserError, match="it lacks Conv1"):
+        pretrained.load(twin.empty("mobilenet_unet", **knobs()), path)
+
+
 def test_the_other_encoder_s_weights_are_refused(weights):
     model = twin.empty("xception_unet", **knobs())
     with pytest.raises(config.UserError, match=r"lacks block1_conv1, .* more"):

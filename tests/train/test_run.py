@@ -493,6 +493,20 @@ def test_killed_while_it_writes_a_snapshot_it_writes_the_same(
         assert weights_of(PATH / name) == weights_of(f"whole/{name}")
 
 
+def test_snapshots_of_another_course_do_not_stay(tiles):
+    cycles = {k: v for k, v in AVERAGED.items() if k != "optim__swa"}
+    train(tiles=tiles, **cycles | {"optim__cycles": 3})
+    assert len(seg.load(PATH / "snapshots").bundles) == 3
+    (PATH / "snapshots/3" / bundle.MODEL).write_text("damaged")
+    longer = {"train__resume_changed": True, "train__epochs": 4}
+    train(tiles=tiles, **cycles | longer)
+    kept = {
+        folder.name: bundle.load(folder).meta["step"]
+        for folder in (PATH / "snapshots").iterdir()
+    }
+    assert kept == {"1": 6, "2": 12}
+
+
 # ------------------------------------------------------ an encoder from a file
 class Encoder(nnx.Module):
     """One convolution, as if it were of keras.applications."""
