@@ -5,6 +5,7 @@ of every process; a single device is a mesh of one. The state is on all
 devices, a batch is cut along B.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -108,6 +109,17 @@ def by_first(act: Callable[[], None]) -> None:
             raise config.UserError("process 0 gave up; its message says why")
     if error is not None:
         raise error
+
+
+def all_have(text: str) -> bool:
+    """Whether this is the same text in all processes; all get one answer."""
+    if jax.process_count() == 1:
+        return True
+    from jax.experimental import multihost_utils
+
+    digest = hashlib.sha256(text.encode()).digest()
+    found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
+    return bool((np.asarray(found) == found[0]).all())
 
 
 def of_first(value: float) -> float:

@@ -67,6 +67,7 @@ def train(
         if jax.process_index():
             logging.getLogger("seg").setLevel(logging.WARNING)
         data = records_of(config, tiles)
+        workdirs.check_processes(config, data)
         config = records.with_intensities(config, data)
         config = records.with_diameter(config, data)
         # All look before they wait for the first one, which changes it.

@@ -6,6 +6,7 @@ Only the first of several processes calls what changes it.
 """
 
 import contextlib
+import json
 import logging
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from seg import config as config_lib
 from seg.data import records
 from seg.images import write
-from seg.train import checkpoint, tracking
+from seg.train import checkpoint, mesh, tracking
 
 # What may differ when a run is resumed: it changes no number.
 _FREE = (
@@ -117,6 +118,17 @@ def _differences(
         before = config_lib.replace(before, {"data.diameter": 0.0})
     lines = config_lib.diff(before, config)
     return [line for line in lines if not line.startswith(_FREE)]
+
+
+def check_processes(config: config_lib.Config, data: records.Records) -> None:
+    """Raises UserError where processes train together and differ in these."""
+    flat = config_lib.to_flat(config).items()
+    kept = {k: v for k, v in flat if not k.startswith(_FREE)}
+    if not mesh.all_have(json.dumps([kept, data.digest])):
+        raise config_lib.UserError(
+            "the processes that train together have other configs or data than "
+            "each other; start all of them by the same command"
+        )
 
 
 def begin(

@@ -141,8 +141,8 @@ def _of(workdir, index):
 
 
 @contextlib.contextmanager
-def two(pack, workdir, *more, named=by_jax):
-    """Two processes that train together."""
+def two(pack, workdir, *more, named=by_jax, second=()):
+    """Two processes that train together; the second with words of its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -151,6 +151,7 @@ def two(pack, workdir, *more, named=by_jax):
         Process(
             "launch.train",
             *args(pack, _of(workdir, index), "--mesh.distributed", *more),
+            *(second if index else ()),
             output=folder / f"process{index}.txt",
             JAX_COORDINATOR_BIND_ADDRESS=f"127.0.0.1:{port}",
             **named(port, index),
@@ -274,6 +275,15 @@ def test_when_one_dies_or_hangs_the_other_ends_and_names_it(
         seconds = time.monotonic() - began
     assert seconds < 180  # 60 of them are the patience with a silent one
     assert named in other.text()
+
+
+def test_processes_with_other_settings_do_not_train_together(pack, tmp_path):
+    other = ("--optim.learning_rate=0.02",)
+    with two(pack, tmp_path / "w", second=other) as processes:
+        for process in processes:
+            assert process.wait() == 2, process.text()
+            assert "start all of them by the same command" in process.text()
+    assert not (tmp_path / "w/checkpoints").exists()
 
 
 def test_what_the_first_refuses_ends_all(pack, tmp_path):
