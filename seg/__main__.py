@@ -20,11 +20,8 @@ saved, the same command goes on.
 
 import importlib
 import inspect
-import os
-import select
 import sys
-import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import seg
 from seg import compiler, config, flags
@@ -33,8 +30,6 @@ COMMANDS = (
     "predict", "serve", "train", "evaluate", "measure", "convert", "info",
     "export", "verify", "track-sync",
 )  # fmt: skip
-
-_CUT_SHORT = 141  # as a shell says of what SIGPIPE has ended
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -55,34 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = importlib.import_module(module)
     command.define()
     flags.show_log()
-    _run(command.main, [f"seg {name}", *argv[1:]])
-
-
-def _run(
-    command: Callable[[list[str]], int | None], argv: list[str]
-) -> typing.NoReturn:
-    """As `flags.run`, for readers who may have seen enough, as `head` has."""
-    status: str | int | None = _CUT_SHORT
-    try:
-        try:
-            flags.run(command, argv)
-        except SystemExit as end:
-            status = end.code
-            sys.stdout.flush()
-    except BrokenPipeError:
-        if not _nobody_reads():  # then it was another pipe
-            raise
-    sys.exit(status)
-
-
-def _nobody_reads() -> bool:
-    """Whether stdout is a broken pipe; if so, it is let go."""
-    poll = select.poll()
-    poll.register(sys.stdout, 0)  # errors are told unasked
-    is_broken = bool(poll.poll(0))
-    if is_broken:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return is_broken
+    flags.run(command.main, [f"seg {name}", *argv[1:]])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import pathlib
+import select
 import sys
 import textwrap
 import traceback
@@ -28,6 +29,7 @@ from seg import config as config_lib
 FLAGS = flags.FLAGS
 
 DONE, BAD_INPUT, SOME_FAILED, STOPPED = 0, 2, 3, 33
+_CUT_SHORT = 141  # as a shell says of what SIGPIPE has ended
 
 _HELP = {"-h", "-?", "-help", "--help", "--helpshort", "--helpfull"}
 
@@ -248,33 +250,58 @@ def run(
     """Parses flags, runs main(positional arguments) and exits.
 
     Exit status: what main returns (None is 0); 2 and one line for a UserError,
-    a wrong flag, or a disk that refuses; 33 when a signal stopped it. `about`
-    is what --help says before the flags, by default the docstring of main's
-    module.
+    a wrong flag, or a disk that refuses; 33 when a signal stopped it; 141 when
+    nobody reads what it still has to print, as `head` does. `about` is what
+    --help says before the flags, by default the docstring of main's module.
     """
-    argv = sys.argv if argv is None else argv
+    status: str | int | None = _CUT_SHORT
+    try:
+        try:
+            status = _status(main, sys.argv if argv is None else argv, about)
+        except SystemExit as end:
+            status = end.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _nobody_reads():  # then it was another pipe
+            raise
+    sys.exit(status)
+
+
+def _status(
+    main: Callable[[list[str]], int | None], argv: list[str], about: str
+) -> int:
     try:
         asked = set(itertools.takewhile(lambda word: word != "--", argv[1:]))
         if asked & _HELP:
             about = about or inspect.cleandoc(main.__globals__["__doc__"] or "")
             show(about, *_help(main.__module__))
-            sys.exit(DONE)
-        sys.exit(main(_parsed(argv)) or DONE)
+            return DONE
+        return main(_parsed(argv)) or DONE
     except config_lib.UserError as error:
-        sys.exit(fail(str(error)))
+        return fail(str(error))
     except OSError as error:
         if error.errno not in _REFUSED:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(fail(f"{where}{error.strerror}; make room or choose another"))
+        return fail(f"{where}{error.strerror}; make room or choose another")
     except Stopped as error:
         print(f"stopped: {error}", file=sys.stderr)
-        sys.exit(STOPPED)
+        return STOPPED
     except KeyboardInterrupt:
         print(
             "stopped by Ctrl-C; the same command starts again", file=sys.stderr
         )
-        sys.exit(STOPPED)
+        return STOPPED
+
+
+def _nobody_reads() -> bool:
+    """Whether stdout is a broken pipe; if so, it is let go."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)  # errors are told unasked
+    is_broken = bool(poll.poll(0))
+    if is_broken:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_broken
 
 
 def fail(message: str) -> int:

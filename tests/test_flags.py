@@ -329,6 +329,20 @@ def test_help_to_a_pager_that_is_left_is_no_failure():
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_a_reader_who_has_seen_enough_ends_a_launch_quietly():
+    program = "from seg import flags\ndef main(_):\n"
+    program += "    for i in range(100_000): print(i)\nflags.run(main)"
+    result = subprocess.run(
+        f"{sys.executable} -c '{program}' | head -1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+    )
+    found = result.returncode, result.stdout, result.stderr
+    assert found == (141, "0\n", "")
+
+
 def test_ctrl_c_before_the_training_is_one_line():
     pathlib.Path("slow.py").write_text(
         "import pathlib, time\npathlib.Path('here').touch()\ntime.sleep(60)"
