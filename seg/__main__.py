@@ -11,9 +11,9 @@
     seg verify DIR                                  all defects of a data set
     seg track-sync DIR                              upload a spool to MLflow
 
-`seg COMMAND --help` lists its flags. MODEL is a name in the zoo (nuclei is
-the default), a bundle's folder, a workdir of training, or an MLflow URI. Exit
-status: 0 done; 2 bad input or configuration, or every input failed; 3
+`seg COMMAND --help` lists its flags. MODEL is a name in the zoo (nuclei, the
+default, or cells), a bundle's folder, a workdir of training, or an MLflow URI.
+Exit status: 0 done; 2 bad input or configuration, or every input failed; 3
 finished, but some inputs failed; 33 stopped by a signal: what is finished is
 saved, the same command goes on.
 """
