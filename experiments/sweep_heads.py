@@ -8,9 +8,9 @@ for T in runs/sweep_heads/objects=*; do
 done
 
 A 24th of `dsb2018_objects.py` for each head, 3,200 tiles of 256x256. Thresholds
-are tuned for each, since the maps differ in how they rise and fall. Two CPU
-cores, 7 to 9 minutes each beside other work: pooled AP@0.5 of the validation
-.827 (neighbour), .823 (distance), .810 (interior).
+are tuned for each, since the maps differ in how they rise and fall. 7 to 9
+minutes each on two busy CPU cores: pooled AP@0.5 of the validation .827
+(neighbour), .823 (distance), .810 (interior).
 """
 
 from seg import config
