@@ -254,7 +254,7 @@ def test_a_search_and_a_trial_that_fails(command, tmp_path):
     child = command(
         [{"model.width": 2}, {"model.width": 3}],
         "--tiles=tiles.npz", f"--workdir={tmp_path / 'v'}",
-        "--mesh.distributed=true",  # with nobody
+        f"--train.start={tmp_path / 'nothing'}",
     )  # fmt: skip
     told, _ = child.communicate()
     assert child.returncode == 3 and told.count("failed: exit 2") == 2, told
