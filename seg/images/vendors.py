@@ -99,6 +99,8 @@ def open_file(source: str | os.PathLike[str], name: str) -> Stack:
             f"{name}: {suffix[1:].upper()} needs bioio and {_PLUGINS[suffix]}; "
             "pip install -e .[formats], or save it as OME-TIFF"
         ) from error
+    if suffix == ".lif":
+        _check_colours(source, name)
     image = bioio.BioImage(os.fspath(source), reader=plugin.Reader)
     found = []
     for i in range(len(image.scenes)):
@@ -128,3 +130,16 @@ def open_file(source: str | os.PathLike[str], name: str) -> Stack:
         metadata.named(image.channel_names or (), n),
         metadata.size(sizes.Y, sizes.X, "um", "um"),
     )
+
+
+def _check_colours(source: str | os.PathLike[str], name: str) -> None:
+    """Raises ImageError for what bioio-lif 2.0 takes for a broken file."""
+    import liffile  # what it reads by
+
+    with liffile.LifFile(source) as file:
+        for scene in file.images:
+            if "S" in scene.sizes:
+                raise images.ImageError(
+                    f"{name}: {scene.path} is in colours, which bioio-lif does "
+                    "not read; save it as OME-TIFF"
+                )
