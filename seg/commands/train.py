@@ -1,7 +1,7 @@
 """seg train DIR
 
 Trains a model on a folder (or zip) of labelled images: `images/` and `masks/`
-with equal names, LabelMe's files, or what `seg verify` knows. What suits the
+with equal names, or outlines of LabelMe, COCO, QuPath or ImageJ. What suits the
 images is chosen, and shown; any knob can be given instead. It starts from a
 trained model, for which a few images are enough, and says what that has gained
 (--model=none: from scratch). Run it again and it goes on; the model is in
@@ -136,7 +136,7 @@ def _begun(
     changes = {}
     if model is None and "model.in_channels" not in given:
         changes["model.in_channels"] = layouts.n_channels(config)
-    if config.data.layout == "labelme" and "classes" not in given:
+    if config.data.layout in layouts.NAMED and "classes" not in given:
         names = layouts.drawn_names(config)
         if len(names) == 1 and model is not None:
             # the one class, whatever the model calls it

@@ -50,7 +50,7 @@ def _resolve(path: str) -> config_lib.Config:
     layout = given.get("data.layout") or layouts.guess(path)
     changes = {**given, "data.path": path, "data.layout": layout}
     config = config_lib.replace(config, changes)
-    if layout == "labelme" and not {"classes", "data.aliases"} & set(given):
+    if layout in layouts.NAMED and not {"classes", "data.aliases"} & set(given):
         # what is drawn, as seg train takes it
         classes = ("background", *layouts.drawn_names(config))
         if len(classes) > 1:

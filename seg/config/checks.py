@@ -10,6 +10,9 @@ from seg.config.knob import Range
 from seg.config.knobs import Config
 from seg.config.training import Optim
 
+# synthetic: the default, before `seg verify` has found the layout
+_NAMED = ("labelme", "outlines", "synthetic")
+
 
 def check(config: Config) -> Config:
     """Returns the config, or raises ConfigError naming knob and remedy."""
@@ -22,9 +25,8 @@ def check(config: Config) -> Config:
             f"data.fold={config.data.fold} of data.folds={config.data.folds}; "
             "give two folds or more, and one of 0 to data.folds - 1"
         )
-    # synthetic: the default, before `seg verify` has found the layout
     layout = config.data.layout
-    if config.data.aliases and layout not in ("labelme", "synthetic"):
+    if config.data.aliases and layout not in _NAMED:
         raise ConfigError(
             f"data.aliases={','.join(config.data.aliases)}, but the files of "
             f"data.layout={layout} name no classes; leave it empty"

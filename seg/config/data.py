@@ -17,8 +17,9 @@ class Data:
 
     layout: str = knob(
         "synthetic",
-        "how the files lie: synthetic, dsb2018, stardist, folders or labelme",
-        ("synthetic", "dsb2018", "stardist", "folders", "labelme"),
+        "how the files lie: synthetic, dsb2018, stardist, folders, labelme or "
+        "outlines (COCO, GeoJSON, ROIs, run lengths)",
+        ("synthetic", "dsb2018", "stardist", "folders", "labelme", "outlines"),
     )
     path: str = knob("", "folder or zip with the images (not for synthetic)")
     dir: str = knob("data", "folder for prepared records")

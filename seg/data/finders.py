@@ -6,10 +6,10 @@ and gives the pairs of image and masks, and the defects it met. See `layouts`.
 
 import collections
 import posixpath
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from seg import images as images_lib
-from seg.data import files, folders, labelme, pairs, split
+from seg.data import annotations, files, folders, labelme, pairs, split
 from seg.data.pairs import Defect, Pair
 
 Found = tuple[list[Pair], list[Defect]]
@@ -102,6 +102,52 @@ def _labelme(tree: files.Tree) -> Found:
         else:
             of = places[image].split or places[name].split
             found.append(Pair("", image, (name,), "labelme", of))
+    return _rest(tree, found, defects, owners, places)
+
+
+def _outlines(tree: files.Tree) -> Found:
+    found, defects = [], []
+    places = {name: folders.place(name) for name in tree.names}
+    nearby = _Nearby(places)
+    owners: dict[str, str] = {}
+    for name in tree.names:
+        if not name.lower().endswith(annotations.OUTLINES):
+            continue
+        try:
+            sources = annotations.outlines(name, tree.read(name))
+        except images_lib.ImageError as error:
+            defects.append(pairs.defect(name, error))
+            owners[nearby.beside(name)] = name
+            continue
+        for source in sources:
+            image = nearby.called(name, source.image)
+            if not image and not source.named:  # ImageJ's RoiSet.zip
+                image = nearby.alone(name)
+            if source.objects is None:
+                what, remedy = "of LabelMe", "give data.layout=labelme"
+            elif not image:
+                what = f"its image {source.image} is missing"
+                remedy = "put it beside this file"
+            elif image in owners:
+                what = f"of the image {image}, as {owners[image]} is"
+                remedy = "keep one of the two"
+            else:
+                of = places[image].split or places[name].split
+                found.append(Pair("", image, (name,), "outlines", of, source))
+                owners[image] = name
+                continue
+            defects.append(Defect(name, what, remedy))
+    return _rest(tree, found, defects, owners, places)
+
+
+def _rest(
+    tree: files.Tree,
+    found: list[Pair],
+    defects: list[Defect],
+    owners: Mapping[str, str],
+    places: Mapping[str, folders.Place],
+) -> Found:
+    """Ids for those found; defects for the images that nothing is of."""
     for name in filter(files.is_image, tree.names):
         if name not in owners:
             what = "an image without annotations"
@@ -113,18 +159,19 @@ def _labelme(tree: files.Tree) -> Found:
 
 
 class _Nearby:
-    """Finds the image of a LabelMe file among these files."""
+    """Finds the image of an annotation among these files."""
 
     def __init__(self, places: dict[str, folders.Place]):
         self._places = places
         self._images = {name for name in places if files.is_image(name)}
         self._stems = {posixpath.splitext(n)[0]: n for n in self._images}
-        self._names = collections.defaultdict(list)
+        # by split, None being any, and by name, with the suffix or without
+        self._known = collections.defaultdict(list)
         for name in self._images:
-            self._names[self._key(name, name)].append(name)
-
-    def _key(self, name: str, image: str) -> tuple[str, str]:
-        return self._places[name].split, posixpath.basename(image)
+            base = posixpath.basename(name)
+            for key in (base, annotations.stem_of(base)):
+                self._known[places[name].split, key].append(name)
+                self._known[None, key].append(name)
 
     def beside(self, name: str) -> str:
         """The image of the same stem in the same folder, or ""."""
@@ -141,8 +188,32 @@ class _Nearby:
             near = posixpath.normpath(posixpath.join(folder, near))
             if near in self._images:
                 return near
-        same = self._names[self._key(name, path)]
+        same = self._known[self._places[name].split, posixpath.basename(path)]
         return self.beside(name) or (same[0] if len(same) == 1 else "")
+
+    def called(self, name: str, image: str) -> str:
+        """The image with a name that file `name` gives, or "".
+
+        Beside the file, with or without its suffix; else the only one of this
+        name, or stem, in the same split, and then anywhere.
+        """
+        near = posixpath.normpath(
+            posixpath.join(posixpath.dirname(name), image)
+        )
+        stem = annotations.stem_of(near)
+        if near in self._images or stem in self._stems:
+            return near if near in self._images else self._stems[stem]
+        for known in map(posixpath.basename, (near, stem)):
+            for of in (self._places[name].split, None):
+                if len(same := self._known[of, known]) == 1:
+                    return same[0]
+        return ""
+
+    def alone(self, name: str) -> str:
+        """The one image in the folder of file `name`, or ""."""
+        folder = posixpath.dirname(name)
+        here = [n for n in self._images if posixpath.dirname(n) == folder]
+        return here[0] if len(here) == 1 else ""
 
 
 FINDERS: dict[str, Callable[[files.Tree], Found]] = {
@@ -150,4 +221,5 @@ FINDERS: dict[str, Callable[[files.Tree], Found]] = {
     "stardist": _stardist,
     "folders": _folders,
     "labelme": _labelme,
+    "outlines": _outlines,
 }

@@ -72,6 +72,8 @@ def classes_of(config: config_lib.Config) -> dict[str, int]:
     Raises ConfigError for an alias that means nothing.
     """
     ids = SPECIAL | {name: i for i, name in enumerate(config.classes)}
+    if config.data.layout == "outlines" and len(config.classes) == 2:
+        ids.setdefault("object", 1)  # what most formats call all of them
     aliases = {}
     for alias in config.data.aliases:
         name, _, target = (part.strip() for part in alias.partition("="))
@@ -201,7 +203,8 @@ def truth(
         (names[label], shapes.union(regions))
         for (label, _), regions in objects.items()
     ]
-    return _merged(drawn, shape, policy, wrong), wrong
+    found, overlap = masks.painted(drawn, shape, policy)
+    return found, [*wrong, *overlap]
 
 
 def _drawn(found: Shape, shape: tuple[int, int]) -> masks.Region:
@@ -216,28 +219,3 @@ def _drawn(found: Shape, shape: tuple[int, int]) -> masks.Region:
             + "; draw a polygon"
         )
     return _DRAWN[found.kind](found.points, shape)
-
-
-def _merged(
-    drawn: list[tuple[int, masks.Region]],
-    shape: tuple[int, int],
-    policy: str,
-    wrong: list[str],
-) -> masks.Truth:
-    """One image of all objects; background and what is ignored on top."""
-    objects = [(k, region) for k, region in drawn if 0 < k < masks.UNKNOWN]
-    merged = masks.merge([region for _, region in objects], shape, policy)
-    if merged.overlap_px and policy == "error":
-        wrong.append(
-            f"its objects overlap in {merged.overlap_px} px; mend them, or "
-            "set data.overlaps to first or smallest"
-        )
-    labels = merged.labels
-    of_region = np.array([k for k, _ in objects], np.uint8)
-    classes = np.append(np.uint8(0), of_region[merged.regions])[labels]
-    for k, (row, col, inside) in drawn:
-        if k in (0, masks.UNKNOWN):
-            box = np.s_[row : row + len(inside), col : col + inside.shape[1]]
-            classes[box][inside] = k
-            labels[box][inside] = 0
-    return masks.Truth(classes, masks.sequential(labels), merged.overlap_px)

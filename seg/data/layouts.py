@@ -12,6 +12,8 @@ folders: images and masks matched by their paths, see `folders`; published
     three or more.
 labelme: `NAME.json` of LabelMe with its image, see `labelme`; splits and
     groups as of folders.
+outlines: COCO's JSON, GeoJSON, ImageJ's ROIs or Kaggle's run lengths, of one
+    image or of many, see `annotations`; splits and groups as of folders.
 synthetic: drawn, see `synthetic`.
 """
 
@@ -31,6 +33,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg.data import (
+    annotations,
     arrays,
     clusters,
     files,
@@ -55,9 +58,16 @@ _WANTS = {
     "folders": "images/ and masks/, or train/inputs/ and train/masks/, with "
     "equal stems",
     "labelme": "NAME.json of LabelMe, beside NAME.png or with the image inside",
+    "outlines": "NAME.geojson, NAME_rois.zip, a COCO JSON or a CSV of run "
+    "lengths beside the images",
 }
 # files besides images that the records are made from
-_ALSO = {"folders": (arrays.SUFFIX,), "labelme": (".json",)}
+_ALSO = {
+    "folders": (arrays.SUFFIX,),
+    "labelme": (".json",),
+    "outlines": annotations.OUTLINES,
+}
+NAMED = ("labelme", "outlines")  # what is drawn has the name of its class
 
 
 def scan(config: config_lib.Config, progress: bool = False) -> list[Sample]:
@@ -236,7 +246,7 @@ def verify(config: config_lib.Config, progress: bool = False) -> list[Defect]:
 
 
 def guess(path: str) -> str:
-    """The layout that the files have, of folders, dsb2018 and labelme.
+    """The layout that the files have, without being told.
 
     Never stardist: its files lie as those of folders, which takes masks for
     object ids wherever they can be nothing else. Raises UserError where the
@@ -245,7 +255,7 @@ def guess(path: str) -> str:
     tree = files.open_tree(path)
     n_found = {
         layout: len(FINDERS[layout](tree)[0])
-        for layout in ("folders", "dsb2018", "labelme")
+        for layout in ("folders", "dsb2018", "labelme", "outlines")
     }
     return max(n_found, key=n_found.__getitem__)
 
@@ -264,14 +274,17 @@ def n_channels(config: config_lib.Config) -> int:
 
 
 def drawn_names(config: config_lib.Config) -> list[str]:
-    """The classes that shapes of LabelMe have, the most frequent first.
+    """The classes that drawn objects have, the most frequent first.
 
     Files that cannot be read are passed over: `verify` lists those.
     """
     tree = files.open_tree(config.data.path)
-    found, _ = FINDERS["labelme"](tree)
+    found, _ = FINDERS[config.data.layout](tree)
     names: collections.Counter[str] = collections.Counter()
     for pair in found:
+        if pair.drawn:
+            names.update(one.name for one in pair.drawn.objects or ())
+            continue
         with contextlib.suppress(labelme.FormError):
             shapes = labelme.parse(tree.read(*pair.masks)).shapes
             names.update(s.label for s in shapes)

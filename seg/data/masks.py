@@ -182,6 +182,33 @@ def merge(
     return Merged(sequential(labels), int(np.count_nonzero(shared)), left)
 
 
+def painted(
+    drawn: Sequence[tuple[int, Region]], shape: tuple[int, int], policy: str
+) -> tuple[Truth, list[str]]:
+    """One image of (class, region), and what is wrong: "what; remedy".
+
+    Background and what is ignored are on top of all objects, whatever the
+    order. policy: data.overlaps.
+    """
+    objects = [(k, region) for k, region in drawn if 0 < k < UNKNOWN]
+    merged = merge([region for _, region in objects], shape, policy)
+    wrong = []
+    if merged.overlap_px and policy == "error":
+        wrong.append(
+            f"its objects overlap in {merged.overlap_px} px; mend them, or "
+            "set data.overlaps to first or smallest"
+        )
+    labels = merged.labels
+    of_region = np.array([k for k, _ in objects], np.uint8)
+    classes = np.append(np.uint8(0), of_region[merged.regions])[labels]
+    for k, (row, col, inside) in drawn:
+        if k in (0, UNKNOWN):
+            box = np.s_[row : row + len(inside), col : col + inside.shape[1]]
+            classes[box][inside] = k
+            labels[box][inside] = 0
+    return Truth(classes, sequential(labels), merged.overlap_px), wrong
+
+
 def sequential(labels: np.ndarray) -> np.ndarray:
     """int32 labels 1 .. n without holes, in the order of the ids."""
     largest = int(labels.max(initial=0))

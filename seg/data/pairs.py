@@ -5,6 +5,7 @@
 error. So what `seg verify` lists is exactly what training would refuse.
 """
 
+import functools
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 
 from seg import config as config_lib
 from seg import images
-from seg.data import arrays, files, labelme, masks
+from seg.data import annotations, arrays, files, labelme, masks
 from seg.images import read
 
 # what names say of the bytes: the ending of a file, and how it must begin
@@ -44,7 +45,7 @@ class Pair(NamedTuple):
 
     kind: "objects", a file an object; "ids", object ids; "values", whatever
         the values say (see `masks`); "labelme", a JSON file, which is the
-        image as well where that is embedded.
+        image as well where that is embedded; "outlines", what `drawn` has.
     split: as published, "" where nothing is.
     """
 
@@ -53,6 +54,7 @@ class Pair(NamedTuple):
     masks: tuple[str, ...]
     kind: str
     split: str = ""
+    drawn: annotations.Source | None = None
 
     @property
     def embedded(self) -> bool:
@@ -112,7 +114,7 @@ def examine(
     """The record of a pair, None if there are defects, and all defects."""
     defects: list[Defect] = []
     image = _image(tree, pair, defects)
-    drawn = pair.kind == "labelme"
+    drawn = pair.kind in ("labelme", "outlines")
     found = [] if drawn else _masks(tree, pair, defects)
     if image is None:
         return None, defects
@@ -231,28 +233,32 @@ def _annotated(
     config: config_lib.Config,
     defects: list[Defect],
 ) -> masks.Truth | None:
-    """What a LabelMe file says; None where it cannot be read."""
+    """What is drawn on the image; None where it cannot be read."""
     (name,) = pair.masks
-    try:
-        annotation = labelme.parse(tree.read(name))
-    except (labelme.FormError, images.ImageError) as error:
-        defects.append(defect(name, error))
-        return None
+    if pair.drawn:
+        size, draw = pair.drawn.said, pair.drawn.truth
+    else:
+        try:
+            annotation = labelme.parse(tree.read(name))
+        except (labelme.FormError, images.ImageError) as error:
+            defects.append(defect(name, error))
+            return None
+        size = annotation.size
+        draw = functools.partial(labelme.truth, annotation)
     if any(
-        said not in (0, side)
-        for said, side in zip(annotation.size, shape, strict=True)
+        said not in (0, side) for said, side in zip(size, shape, strict=True)
     ):
         defects.append(
             Defect(
                 name,
-                "drawn on an image of {}x{} px, ".format(*annotation.size)
+                "drawn on an image of {}x{} px, ".format(*size)
                 + f"{pair.image} has {shape[0]}x{shape[1]}",
                 "annotate this image, nothing is resized here",
             )
         )
         return None
     names = labelme.classes_of(config)
-    truth, wrong = labelme.truth(annotation, shape, names, config.data.overlaps)
+    truth, wrong = draw(shape, names, config.data.overlaps)
     defects += [defect(name, ValueError(line)) for line in wrong]
     return truth
 

@@ -60,7 +60,7 @@ def setup(
         found["data.rescale"] = config.data.rescale
     if config.data.folds:
         found |= {path: flat[path] for path in _FOLDS}
-    if config.data.layout == "labelme":  # the only layout with names
+    if config.data.layout in ("labelme", "outlines"):  # which have names
         found |= {"names": labelme.classes_of(config)}
     return found
 

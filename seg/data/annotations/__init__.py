@@ -26,10 +26,11 @@ import numpy as np
 from seg import images
 from seg.data import arrays, labelme, masks, shapes
 from seg.data.annotations import coco, geojson, rois, runs
-from seg.data.annotations.drawn import Object, Size
+from seg.data.annotations.drawn import EMPTY, Object, Size, truth
 from seg.images import read, slide, slide_zarr
 
 SizeOf = Callable[[str, Size], Size]
+OUTLINES = (".json", ".geojson", ".csv", ".zip", ".roi")
 
 
 class Labelled(NamedTuple):
@@ -53,6 +54,7 @@ class Source(NamedTuple):
     file's own. said: (H, W) of the image by the file, (0, 0) where it does not
     say, None of a label image, which has a size of its own. named: whether the
         image's name is known: the file says it, or is called after it.
+    objects: what is drawn; None of a label image, and of LabelMe's shapes.
     """
 
     file: str
@@ -60,6 +62,13 @@ class Source(NamedTuple):
     said: Size | None
     draw: Callable[[Size, str], Labelled]
     named: bool = True
+    objects: Sequence[Object] | None = None
+
+    def truth(
+        self, shape: Size, names: dict[str, int], policy: str
+    ) -> tuple[masks.Truth, list[str]]:
+        """`drawn.truth` of the objects."""
+        return truth(self.objects or (), shape, names, policy)
 
     def read(self, size_of: SizeOf, overlaps: str = "error") -> Labelled:
         """The objects.
@@ -84,24 +93,44 @@ def read_all(path: pathlib.Path) -> list[Source]:
         if slide_zarr.is_zarr(path):
             return [_mask(path, functools.partial(_of_zarr, path))]
         content = path.read_bytes()
-        if content[:4] == b"PK\3\4" or content[:4] == b"Iout":
-            objects = rois.objects(content, name)
-            image = path.stem.removesuffix("_rois")
-            named = image != path.stem
-            return [_drawn(name, image, (0, 0), objects, named)]
         suffix = path.suffix.lower()
-        if suffix == ".csv":
-            return [
-                _drawn(name, image, (0, 0), objects)
-                for image, objects in runs.objects(content, name).items()
-            ]
-        if suffix in (".json", ".geojson"):
-            return _from_json(path, content)
+        if rois.may_be_in(content) or suffix in (".csv", ".json", ".geojson"):
+            return _outlined(path, content)
         if suffix == arrays.SUFFIX:
             decode = functools.partial(arrays.read_labels, content, name=name)
         else:
             decode = functools.partial(_of_image, content, name)
         return [_mask(path, decode)]
+
+
+def outlines(name: str, content: bytes) -> list[Source]:
+    """What is drawn in a file of `OUTLINES`, an entry an image.
+
+    None of a table that has no run lengths, and of a zip without ROIs. Raises
+    ImageError.
+    """
+    path = pathlib.PurePosixPath(name)
+    suffix = path.suffix.lower()
+    if suffix == ".csv" and not runs.are_in(content):
+        return []
+    if suffix == ".zip" and not rois.are_zipped(content):
+        return []
+    with read.explained(name):
+        return _outlined(path, content)
+
+
+def _outlined(path: pathlib.PurePath, content: bytes) -> list[Source]:
+    name = str(path)
+    if rois.may_be_in(content):
+        objects = rois.objects(content, name)
+        image = path.stem.removesuffix("_rois")
+        return [_drawn(name, image, (0, 0), objects, image != path.stem)]
+    if path.suffix.lower() == ".csv":
+        return [
+            _drawn(name, image, (0, 0), objects)
+            for image, objects in runs.objects(content, name).items()
+        ]
+    return _from_json(path, content)
 
 
 def stem_of(image: str) -> str:
@@ -123,7 +152,7 @@ def _drawn(
     def draw(shape: Size, overlaps: str) -> Labelled:
         return _painted(image, objects, shape, overlaps, file)
 
-    return Source(file, image, said, draw, named)
+    return Source(file, image, said, draw, named, objects)
 
 
 def _mask(path: pathlib.Path, decode: Callable[[], np.ndarray]) -> Source:
@@ -170,7 +199,7 @@ def _from_mask(image: str, mask: np.ndarray, name: str) -> Labelled:
     return Labelled(image, labels, ["object"] * len(ids), ids)
 
 
-def _from_json(path: pathlib.Path, content: bytes) -> list[Source]:
+def _from_json(path: pathlib.PurePath, content: bytes) -> list[Source]:
     name = str(path)
     try:
         found = json.loads(content.decode("utf-8-sig"))
@@ -190,7 +219,7 @@ def _from_json(path: pathlib.Path, content: bytes) -> list[Source]:
     return [_drawn(name, path.stem, (0, 0), objects, named=False)]
 
 
-def _from_labelme(path: pathlib.Path, content: bytes) -> Source:
+def _from_labelme(path: pathlib.PurePath, content: bytes) -> Source:
     try:
         annotation = labelme.parse(content)
     except labelme.FormError as error:
@@ -238,10 +267,7 @@ def _painted(
         except shapes.ShapeError as error:
             raise images.ImageError(f"{name}: {one.where}: {error}") from error
         if not region.inside.any():
-            raise images.ImageError(
-                f"{name}: {one.where}: no middle of a pixel is inside; draw "
-                "it larger, or remove it"
-            )
+            raise images.ImageError(f"{name}: {one.where}: {EMPTY}")
         regions.append(region)
     merged = masks.merge(regions, shape, overlaps)
     if merged.overlap_px and overlaps == "error":

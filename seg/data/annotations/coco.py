@@ -36,7 +36,10 @@ def images(found: dict[str, Any], name: str) -> Iterator[Image]:
                 )
             kind = kinds.get(one.get("category_id"), "object")
             draw = _drawn(one.get("segmentation"), f"{name}: {where}")
-            of[one["image_id"]].append(drawn.Object(where, kind, draw))
+            crowd = bool(one.get("iscrowd"))
+            of[one["image_id"]].append(drawn.Object(where, kind, draw, crowd))
+    except images_lib.ImageError:  # which is a ValueError
+        raise
     except (
         KeyError, TypeError, AttributeError, ValueError, OverflowError
     ) as error:  # fmt: skip

@@ -5,20 +5,56 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seg import images
+from seg import config, images
 from seg.data import masks, shapes
 
 Size = tuple[int, int]
+EMPTY = "no middle of a pixel is inside; draw it larger, or remove it"
 
 
 class Object(NamedTuple):
     """One object as it is drawn: where it stands in its file, its class, and
     what makes pixels of it for an image of (H, W).
+
+    crowd: it is many objects, which nobody has told apart (COCO's iscrowd).
     """
 
     where: str
     name: str
     draw: Callable[[Size], masks.Region]
+    crowd: bool = False
+
+
+def truth(
+    objects: Sequence[Object], shape: Size, names: dict[str, int], policy: str
+) -> tuple[masks.Truth, list[str]]:
+    """Classes and objects of an image, and lines "where: what; remedy".
+
+    names: the class of each name. policy: data.overlaps. A crowd is not
+    annotated.
+
+    Only where nothing is wrong does the truth hold.
+    """
+    wrong, regions = [], []
+    for one in objects:
+        if one.name not in names:
+            unknown = config.unknown("class", one.name, names)
+            wrong.append(
+                f"{one.where}: {unknown.rstrip('?')}; name it so, add "
+                f"'{one.name}=CLASS' to data.aliases, or add the class"
+            )
+            continue
+        try:
+            region = one.draw(shape)
+        except shapes.ShapeError as error:
+            wrong.append(f"{one.where}: {error}")
+            continue
+        if not region.inside.any():
+            wrong.append(f"{one.where}: {EMPTY}")
+        kind = masks.UNKNOWN if one.crowd else names[one.name]
+        regions.append((kind, region))
+    found, overlap = masks.painted(regions, shape, policy)
+    return found, [*wrong, *overlap]
 
 
 def rings(parts: Sequence[Any], where: str) -> list[np.ndarray]:

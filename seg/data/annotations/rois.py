@@ -5,6 +5,7 @@ themselves a little more often than not, and reach over the image's border:
 both mean nothing there, and nothing here.
 """
 
+import contextlib
 import io
 import zipfile
 from collections.abc import Sequence
@@ -20,17 +21,26 @@ _MAX_BYTES = 2**28  # of all ROIs in a zip
 _BESIDE = "outside of the image; is it of another one?"
 
 
+def may_be_in(content: bytes) -> bool:
+    """Whether these are the bytes of a ROI, or of a zip."""
+    return content[:4] in (b"Iout", b"PK\3\4")
+
+
+def are_zipped(content: bytes) -> bool:
+    """Whether these are the bytes of a zip that names a ROI."""
+    with contextlib.suppress(zipfile.BadZipFile):
+        names = zipfile.ZipFile(io.BytesIO(content)).namelist()
+        return any(map(_is_roi, names))
+    return True  # a broken one: to be named
+
+
 def objects(content: bytes, name: str) -> list[drawn.Object]:
     """The objects of a file's bytes. Raises ImageError."""
     if content[:4] == b"Iout":
         return [_object(content, "the ROI", name)]
     with read.explained(name), zipfile.ZipFile(io.BytesIO(content)) as file:
         members = [
-            member
-            for member in file.infolist()
-            # macOS puts a file of its own beside each
-            if member.filename.endswith(".roi")
-            and not member.filename.startswith("__MACOSX/")
+            member for member in file.infolist() if _is_roi(member.filename)
         ]
         if not members:
             raise images.ImageError(
@@ -45,6 +55,11 @@ def objects(content: bytes, name: str) -> list[drawn.Object]:
             _object(file.read(member), member.filename, name)
             for member in members
         ]
+
+
+def _is_roi(name: str) -> bool:
+    # macOS puts a file of its own beside each
+    return name.endswith(".roi") and not name.startswith("__MACOSX/")
 
 
 def _object(content: bytes, where: str, name: str) -> drawn.Object:

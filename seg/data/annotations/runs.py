@@ -13,6 +13,13 @@ from seg.data.annotations import drawn
 _HEADER = ["imageid", "encodedpixels"]
 
 
+def are_in(content: bytes) -> bool:
+    """Whether this is such a table, by its first line."""
+    text = content[:100].decode("utf-8-sig", "replace")
+    cells = text.partition("\n")[0].replace('"', "").lower().split(",")
+    return [cell.strip() for cell in cells[:2]] == _HEADER
+
+
 def objects(content: bytes, name: str) -> dict[str, list[drawn.Object]]:
     """Objects by image, of a CSV of ImageId and EncodedPixels.
 
