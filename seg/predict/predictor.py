@@ -238,11 +238,13 @@ class Predictor:
         if not (trained and predict.rescale and predict.separate == "learned"):
             return 1.0
 
-        def look(place: scaled.Place) -> np.ndarray:
+        def look(place: scaled.Place, zoom: float) -> np.ndarray:
             top, bottom, left, right = place
             pixels = rows(top, bottom)[:, left:right]
-            looked[place] = self._whole(pixels, stats)
-            probabilities, apart = self.split(looked[place])
+            found = self._whole(pixels, stats, zoom)
+            if zoom == 1:
+                looked[place] = found
+            probabilities, apart = self.split(found)
             return blobs.areas(probabilities, predict, self.classes, apart)
 
         return scaled.at_first_sight(shape, trained, look)

@@ -8,6 +8,7 @@ import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,9 @@ _FEW = 3  # fewer objects tell nothing of their size
 # As the training's is a size that is so many times smaller or larger. Small
 # objects that touch are told apart better where they are seen larger.
 _SMALLER, _LARGER = 1.4, 3.0
+_LOOKS = 3  # more, at most
+_FAR = 0.25, 0.125  # zooms that count where objects cover so many times more
+_FAR_MORE = 4
 _ENLARGED = 4  # times at most that an image is enlarged without being told
 
 
@@ -144,40 +148,99 @@ def _by_metadata(config: config_lib.Config, pixel_size: float | None) -> float:
     return 0.0
 
 
+class _Look(NamedTuple):
+    """What was found in the places of an image that is seen at a zoom.
+
+    areas: of the objects, px of the image. n_px: of the places together; side:
+    the least of theirs. trained: how wide objects of the training are.
+    """
+
+    zoom: float
+    areas: np.ndarray
+    n_px: int
+    side: int
+    trained: float
+
+    @property
+    def diameter(self) -> float:
+        """How wide the objects are, px of the image; 0 without any."""
+        return targets.diameter(self.areas)
+
+    def seen(self, diameter: float | np.ndarray) -> float | np.ndarray:
+        """How wide the network sees that, in widths of the training."""
+        return self.zoom * diameter / self.trained
+
+    @property
+    def likely(self) -> np.ndarray:
+        """The areas of those objects that do not look too small."""
+        wide = np.sqrt(4 / np.pi * self.areas)
+        return self.areas[self.seen(wide) >= 1 / _SMALLER]
+
+    @property
+    def covered(self) -> float:
+        """The share of the places in likely objects."""
+        return float(self.likely.sum()) / self.n_px
+
+
 def at_first_sight(
     shape: tuple[int, int],
     trained: float,
-    look: Callable[[Place], np.ndarray],
+    look: Callable[[Place, float], np.ndarray],
 ) -> float:
-    """The zoom of an image of this (H, W), from what is found in it as it is.
+    """The zoom of an image of this (H, W), from what is found in it.
 
-    look: the areas of the objects in a place of it, px. It is asked for all of
-    a small image, and of a large one for five places.
+    Of objects far larger than the training's a network sees parts, or nothing.
+    So what looks too large is looked at once more, as much smaller as it
+    looked; and where hardly any are likely, the image is seen from far away as
+    well, which counts if they cover far more of it then. Several that are
+    likely are believed, for cells may look from afar as nuclei do.
+
+    look: the areas of the objects in a place of it that is seen so much
+        larger, in px of the image. It is asked for all of a small image, and
+        of a large one for five places.
     """
-    places = _places(shape, trained)
-    areas = np.concatenate([look(place) for place in places])
-    diameter = targets.diameter(areas)
-    alike = 1 / _SMALLER <= diameter / trained <= _LARGER
-    # several of more than half the side: the model does not know these images
-    side = min(min(end - top, right - left) for top, end, left, right in places)
-    if len(areas) < _FEW or alike or diameter > side / 2:
-        return 1.0
-    zoom = min(max(trained / diameter, 1 / MOST), _ENLARGED)
-    _LOG.info(
-        "objects look %.1f px wide, those of the training were %.1f: the image "
-        "is seen %.2f times as large",
-        diameter,
-        trained,
-        zoom,
-    )
+
+    def looked(zoom: float) -> _Look:
+        places = _places(shape, trained, zoom)
+        areas = np.concatenate([look(place, zoom) for place in places])
+        sides = [(end - top, right - left) for top, end, left, right in places]
+        n_px = sum(rows * cols for rows, cols in sides)
+        return _Look(zoom, areas, n_px, min(map(min, sides)), trained)
+
+    found = looked(1.0)
+    if len(found.likely) < _FEW:
+        far = max(map(looked, _FAR), key=lambda one: one.covered)
+        if far.covered > _FAR_MORE * found.covered:
+            found = far
+    for _ in range(_LOOKS):
+        # of more than half the side: the model does not know these images
+        strange = found.diameter > found.side / 2
+        if strange or (len(found.areas) < _FEW and found.zoom == 1):
+            return 1.0
+        seen = found.seen(found.diameter)
+        zoom = found.zoom
+        if not seen or 1 / _SMALLER <= seen <= _LARGER:
+            break
+        zoom = min(max(zoom / seen, 1 / MOST), _ENLARGED)
+        if zoom >= found.zoom:
+            break
+        found = looked(zoom)
+    if zoom != 1:
+        _LOG.info(
+            "objects look %.1f px wide, those of the training were %.1f: the "
+            "image is seen %.2f times as large",
+            found.diameter,
+            trained,
+            zoom,
+        )
     return zoom
 
 
-def _places(shape: tuple[int, int], trained: float) -> list[Place]:
+def _places(shape: tuple[int, int], trained: float, zoom: float) -> list[Place]:
     """All of a small image; the middle of a large one and of its quarters."""
-    if max(shape) <= _SMALL:
+    side = math.ceil(max(_LOOK, _WIDE * trained) / zoom)
+    if max(shape) <= max(_SMALL, side):
         return [(0, shape[0], 0, shape[1])]
-    side = max(_LOOK, math.ceil(_WIDE * trained))
 
     def part(length: int, share: float) -> tuple[int, int]:
         start = max(round(length * share) - side // 2, 0)

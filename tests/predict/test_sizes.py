@@ -114,7 +114,9 @@ def test_of_a_large_image_five_places_tell(model):
 
     zoom = use(model).zoom(rows, image.shape, stats)
     assert zoom == pytest.approx(TRAINED / 40, rel=0.15)
-    assert len(asked) == 5 and max(b - t for t, b in asked) <= 256
+    sides = [bottom - top for top, bottom in asked]
+    assert max(sides[:5]) <= 256
+    assert len(asked) == 10  # once more, as small as they look to be
     assert use(model)(image).labels.max() == n
 
 
@@ -226,10 +228,53 @@ def test_a_size_that_the_model_does_not_know_is_measured_by(model):
 def test_objects_as_wide_as_half_the_image_are_not_believed():
     def zoom(diameter, side):
         areas = np.full(4, np.pi / 4 * diameter**2)
-        return scaled.at_first_sight((side, 900), 10.0, lambda place: areas)
+        return scaled.at_first_sight(
+            (side, 900), 10.0, lambda place, zoom: areas
+        )
 
     assert zoom(100.0, 210) == pytest.approx(0.1)
     assert zoom(100.0, 190) == 1
+
+
+def first_sight(found, side=900, trained=10.0):
+    """The zoom where `found(zoom)` are the diameters, and what was asked."""
+    asked = []
+
+    def look(place, zoom):
+        asked.append(zoom)
+        return np.pi / 4 * np.array(found(zoom), float) ** 2
+
+    return scaled.at_first_sight((side, side), trained, look), asked
+
+
+def test_a_lone_large_object_is_found_from_far_away():
+    """A network sees nothing, or specks, of what is far too large for it."""
+    for specks in ([], [3], [3] * 9):
+        zoom, asked = first_sight(lambda z, s=specks: [90] if z < 0.2 else s)
+        assert zoom == 0.125 and asked == [1, 0.25, 0.125]
+    zoom, asked = first_sight(lambda z: [300] if z < 0.2 else [])
+    assert zoom == 1 / 16 and asked == [1, 0.25, 0.125, 1 / 16]
+    # as wide as half the image: a background
+    assert first_sight(lambda z: [500] if z < 0.2 else [])[0] == 1
+
+
+def test_several_likely_objects_are_believed():
+    """As nuclei are in cells which look from afar as nuclei do."""
+    zoom, asked = first_sight(lambda z: [12] * 3 if z == 1 else [90] * 9)
+    assert zoom == 1 and asked == [1]
+    zoom, _ = first_sight(lambda z: [12] * 2 if z == 1 else [20])
+    assert zoom == 1  # not far more from afar
+
+
+def test_what_looks_too_large_is_looked_at_again():
+    def parts(zoom):
+        return [50] * 4 if zoom == 1 else [200] * 4 if zoom > 0.1 else [190] * 4
+
+    zoom, asked = first_sight(parts)
+    assert zoom == pytest.approx(1 / 16) and asked == [1, 0.2, 1 / 16]
+    # it was too much: as the second look says
+    zoom, _ = first_sight(lambda z: [50] * 4 if z == 1 else [25] * 4)
+    assert zoom == pytest.approx(0.4)
 
 
 def test_few_objects_and_none_tell_nothing(model):
