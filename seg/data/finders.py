@@ -120,13 +120,13 @@ def _outlines(tree: files.Tree) -> Found:
             owners[nearby.beside(name)] = name
             continue
         for source in sources:
-            image = nearby.called(name, source.image)
+            image = nearby.called(name, source.path or source.image)
             if not image and not source.named:  # ImageJ's RoiSet.zip
                 image = nearby.alone(name)
             if source.objects is None:
                 what, remedy = "of LabelMe", "give data.layout=labelme"
             elif not image:
-                what = f"its image {source.image} is missing"
+                what = f"its image {source.path or source.image} is missing"
                 remedy = "put it beside this file"
             elif image in owners:
                 what = f"of the image {image}, as {owners[image]} is"
@@ -165,10 +165,12 @@ class _Nearby:
         self._places = places
         self._images = {name for name in places if files.is_image(name)}
         self._stems = {posixpath.splitext(n)[0]: n for n in self._images}
+        self._here = collections.defaultdict(list)  # by folder
         # by split, None being any, and by name, with the suffix or without
         self._known = collections.defaultdict(list)
         for name in self._images:
-            base = posixpath.basename(name)
+            folder, base = posixpath.split(name)
+            self._here[folder].append(name)
             for key in (base, annotations.stem_of(base)):
                 self._known[places[name].split, key].append(name)
                 self._known[None, key].append(name)
@@ -194,8 +196,9 @@ class _Nearby:
     def called(self, name: str, image: str) -> str:
         """The image with a name that file `name` gives, or "".
 
-        Beside the file, with or without its suffix; else the only one of this
-        name, or stem, in the same split, and then anywhere.
+        Beside the file, with or without its suffix. Else the only one in
+        folders so called, as far down as it takes; with this name, or stem; in
+        the same split, or anywhere.
         """
         near = posixpath.normpath(
             posixpath.join(posixpath.dirname(name), image)
@@ -203,16 +206,23 @@ class _Nearby:
         stem = annotations.stem_of(near)
         if near in self._images or stem in self._stems:
             return near if near in self._images else self._stems[stem]
-        for known in map(posixpath.basename, (near, stem)):
-            for of in (self._places[name].split, None):
-                if len(same := self._known[of, known]) == 1:
-                    return same[0]
+        *above, base = image.split("/")
+        for k in range(len(above) + 1):
+            end = "/".join(["", *above[k:]])
+            for known in (base, annotations.stem_of(base)):
+                for of in (self._places[name].split, None):
+                    same = [
+                        other
+                        for other in self._known[of, known]
+                        if f"/{posixpath.dirname(other)}".endswith(end)
+                    ]
+                    if len(same) == 1:
+                        return same[0]
         return ""
 
     def alone(self, name: str) -> str:
         """The one image in the folder of file `name`, or ""."""
-        folder = posixpath.dirname(name)
-        here = [n for n in self._images if posixpath.dirname(n) == folder]
+        here = self._here[posixpath.dirname(name)]
         return here[0] if len(here) == 1 else ""
 
 

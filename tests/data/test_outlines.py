@@ -102,6 +102,28 @@ def test_coco_in_its_own_folders(tmp_path):
     assert not two.load()["labels"].any()
 
 
+@pytest.mark.parametrize(
+    "named",
+    [
+        "images/plate{}/a b.png", "plate{}/a b.png",
+        "..\\images\\plate{}\\a b.png", "https://host/data/plate{}/a b.png",
+        "/home/x/images/plate{}/a b.png",
+    ],
+)  # fmt: skip
+def test_folders_in_coco_tell_equal_names_apart(tmp_path, named):
+    for k in (1, 2):
+        picture(tmp_path / f"images/plate{k}/a b.png", k)
+    (tmp_path / "annotations").mkdir()
+    told = [
+        {"id": k, "file_name": named.format(k + 1), "height": 70, "width": 90}
+        for k in (0, 1)
+    ]
+    coco(tmp_path / "annotations/all.json", images=told)
+    one, two = layouts.scan(of(tmp_path))
+    assert (one.id, two.id) == ("plate1/a b", "plate2/a b")
+    assert one.load()["labels"].any() and not two.load()["labels"].any()
+
+
 def test_a_zip_is_read_in_place(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png")

@@ -55,6 +55,7 @@ class Source(NamedTuple):
     say, None of a label image, which has a size of its own. named: whether the
         image's name is known: the file says it, or is called after it.
     objects: what is drawn; None of a label image, and of LabelMe's shapes.
+    path: the image's name with its folders, where the file says those.
     """
 
     file: str
@@ -63,6 +64,7 @@ class Source(NamedTuple):
     draw: Callable[[Size, str], Labelled]
     named: bool = True
     objects: Sequence[Object] | None = None
+    path: str = ""
 
     def truth(
         self, shape: Size, names: dict[str, int], policy: str
@@ -212,7 +214,9 @@ def _from_json(path: pathlib.PurePath, content: bytes) -> list[Source]:
         return [_from_labelme(path, content)]
     if isinstance(found, dict) and "annotations" in found:
         return [
-            _drawn(name, image, said, objects)
+            _drawn(name, image.rpartition("/")[2], said, objects)._replace(
+                path=image
+            )
             for image, said, objects in coco.images(found, name)
         ]
     objects = geojson.objects(found, name)

@@ -48,7 +48,7 @@ def images(found: dict[str, Any], name: str) -> Iterator[Image]:
             "it wants images, annotations and categories"
         ) from error
     for i, (file_name, size) in listed.items():
-        yield file_name.replace("\\", "/").rpartition("/")[2], size, of[i]
+        yield file_name.replace("\\", "/"), size, of[i]
 
 
 def _drawn(found: Any, where: str):
