@@ -197,7 +197,7 @@ def test_one_class_is_what_nameless_outlines_are(tmp_path):
         ),
         (
             {"images": [{"id": 0, "file_name": "x/nothing.png"}]},
-            "c.json: its image nothing.png is missing; put it beside",
+            "c.json: its image x/nothing.png is missing; put it beside",
         ),
         (
             {"annotations": [{"id": 5, "image_id": 0, "category_id": 3,
