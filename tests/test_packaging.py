@@ -32,7 +32,7 @@ DISTRIBUTION = {
     "sky": "skypilot",
     "tensorflow": "tensorflow-cpu",
 }
-COMES_ALONG = {"pandas", "jaxlib"}  # with MLflow, with JAX
+COMES_ALONG = {"pandas", "jaxlib", "liffile"}  # with MLflow, JAX, bioio-lif
 
 
 @pytest.fixture(scope="module")
