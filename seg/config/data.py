@@ -26,8 +26,10 @@ class Data:
     sha256: str = knob("", "expected sha256 of a zip at path; empty = any")
     exclude: str = knob(
         "",
-        "text file with ids of images, one a line, that are left out with all "
-        "of their groups",
+        "text file with ids of images, one a line, that are left out",
+    )
+    exclude_groups: bool = knob(
+        True, "what shares a field with an excluded image is left out too"
     )
     aliases: tuple[str, ...] = knob(
         (), "more names of classes in the files, as 'erythrocyte=cell'"

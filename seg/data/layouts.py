@@ -142,8 +142,10 @@ def _from_files(config: config_lib.Config, progress: bool) -> list[Sample]:
 def _without(
     found: Sequence[Pair], of: Mapping[str, str], data: config_lib.Data
 ) -> list[Pair]:
-    """The images without those of data.exclude and of their groups."""
+    """The images without those of data.exclude, and of their groups."""
     names = split.excluded(data.exclude)
+    if not data.exclude_groups:
+        of = {name: name for name in of}
     gone = {of[name] for name in names if name in of}
     if not gone:
         raise config_lib.UserError(

@@ -56,6 +56,8 @@ def setup(
         if exclude is None:
             exclude = split.excluded(config.data.exclude)
         found["exclude"] = exclude
+        if not config.data.exclude_groups:
+            found["data.exclude_groups"] = False
     if config.data.rescale:
         found["data.rescale"] = config.data.rescale
     if config.data.folds:

@@ -561,6 +561,11 @@ def test_ids_are_left_out_with_their_groups(tmp_path):
         s.id for s in every if s.group != gone.group
     }
     assert places.setup(less) != places.setup(plain)
+    one = config.replace(less, {"data.exclude_groups": False})
+    assert {s.id for s in layouts.scan(one)} == {s.id for s in every} - {
+        gone.id
+    }
+    assert places.setup(one) != places.setup(less)
     listed.write_text("elsewhere\n")
     with pytest.raises(config.UserError, match="none of its 1 ids"):
         layouts.scan(less)
