@@ -1,5 +1,6 @@
 """Claims about the command `seg`: exit codes, one line, files, resuming."""
 
+import dataclasses
 import glob
 import json
 import os
@@ -246,6 +247,24 @@ def test_a_bundle_to_hand_on_is_half_as_large_and_predicts_alike(run, model):
     assert sizes[0] < 0.8 * sizes[1]
     for name, array in whole.weights.items():
         np.testing.assert_allclose(small.weights[name], array, rtol=1e-3)
+
+
+def test_a_bundle_to_hand_on_tells_nothing_of_the_machine(run, model):
+    there = {
+        "track.uri": "http://me@lab.example/mlflow",
+        "data.path": "/home/me/secret/cells.zip",
+        "train.start": "/home/me/secret/first",
+        "data.exclude": "lists/gone.txt",
+    }
+    told = bundle.load(model)
+    settings = config.replace(told.config, there)
+    bundle.save(dataclasses.replace(told, config=settings), "told")
+    assert run("export", "told", "--format=bundle", "--out=small")[0] == 0
+    flat = config.to_flat(bundle.load("small").config)
+    assert flat["data.path"] == "cells.zip" and flat["train.start"] == "first"
+    assert flat["data.exclude"] == "lists/gone.txt"
+    assert "/home" not in pathlib.Path("small/model.json").read_text()
+    assert "lab.example" not in pathlib.Path("small/model.json").read_text()
 
 
 def test_export_adds_the_program_to_the_bundle(run, model):

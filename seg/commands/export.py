@@ -10,7 +10,7 @@ that comes along it goes here, as ./nuclei.onnx. Or
     --format=bioimageio --out=FILE.zip    for programs that read bioimage.io's
     --format=bundle --out=DIR             the model alone, to be handed on: in
                                           half precision, without what can be
-                                          made again
+                                          made again and where it was made
 """
 
 import dataclasses
@@ -27,6 +27,8 @@ if typing.TYPE_CHECKING:
     from seg.predict import bundle as bundle_lib
 
 FLAGS = absl_flags.FLAGS
+# knobs that may name a file or a folder of the machine it was trained on
+_FILES = ("data.exclude", "data.hard", "model.encoder", "train.start")
 
 
 def define() -> None:
@@ -82,7 +84,9 @@ def _written(
             raise config_lib.UserError(
                 f"--out={FLAGS.out} is the model itself; give another folder"
             )
-        alone = dataclasses.replace(found, exports={})
+        alone = dataclasses.replace(
+            found, config=_of_nowhere(found.config), exports={}
+        )
         return bundle.save(alone, _free(target), half=True)
     if FLAGS.format == "bioimageio":
         from seg.predict import bioimage
@@ -99,6 +103,18 @@ def _written(
     with write.whole(_free(target)) as temporary:
         temporary.write_bytes(make(found))
     return target
+
+
+def _of_nowhere(config: config_lib.Config) -> config_lib.Config:
+    """The settings without what concerns nobody else: server and folders."""
+    flat = config_lib.to_flat(config)
+    paths = (
+        path
+        for path in ("data.path", "data.dir", *_FILES)
+        if pathlib.PurePath(flat[path] or "").is_absolute()
+    )
+    names = {path: pathlib.PurePath(flat[path]).name for path in paths}
+    return config_lib.replace(config, {**names, "track.uri": ""})
 
 
 def _free(target: pathlib.Path) -> pathlib.Path:
