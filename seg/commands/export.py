@@ -28,7 +28,10 @@ if typing.TYPE_CHECKING:
 
 FLAGS = absl_flags.FLAGS
 # knobs that may name a file or a folder of the machine it was trained on
-_FILES = ("data.exclude", "data.hard", "model.encoder", "train.start")
+_PLACES = (
+    "data.path", "data.dir", "data.exclude", "data.hard", "model.encoder",
+    "train.start",
+)  # fmt: skip
 
 
 def define() -> None:
@@ -110,7 +113,7 @@ def _of_nowhere(config: config_lib.Config) -> config_lib.Config:
     flat = config_lib.to_flat(config)
     paths = (
         path
-        for path in ("data.path", "data.dir", *_FILES)
+        for path in _PLACES
         if pathlib.PurePath(flat[path] or "").is_absolute()
     )
     names = {path: pathlib.PurePath(flat[path]).name for path in paths}
