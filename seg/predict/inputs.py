@@ -1,6 +1,7 @@
 """What is to be segmented: files, folders and globs to images and planes."""
 
 import collections
+import contextlib
 import glob
 import os
 from collections.abc import Container, Iterable
@@ -28,12 +29,13 @@ class Inputs(NamedTuple):
     """The images that were named, each once.
 
     skipped: how many other files lay beside them, by their endings; n_results:
-    how many images, that are results.
+    how many images, that are results; deeper: folders beside them with images.
     """
 
     images: list[Path]
     skipped: collections.Counter[str]
     n_results: int = 0
+    deeper: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
         """What was skipped, in one line; "" for nothing."""
@@ -50,6 +52,13 @@ class Inputs(NamedTuple):
                 f"{n} image{'s' * (n > 1)} skipped that are results of images "
                 "there; name what is an image of its own"
             )
+        if self.deeper:
+            first, n = self.deeper[0], len(self.deeper)
+            which = f"{first.name}" if n == 1 else f"{n} folders, as {first}"
+            parts.append(
+                f"images in {which} left out; for those too, give "
+                f"'{first.parent}/**/*'"
+            )
         return "; ".join(parts)
 
 
@@ -59,6 +68,7 @@ class _Named(NamedTuple):
     images: list[Path]
     results: list[Path]
     others: list[Path]
+    deeper: list[Path]
 
 
 def expand(inputs: Iterable[str]) -> Inputs:
@@ -71,19 +81,25 @@ def expand(inputs: Iterable[str]) -> Inputs:
     found: dict[Path, None] = {}
     results: dict[Path, None] = {}
     skipped: dict[Path, None] = {}
+    deeper: dict[Path, None] = {}
     for text in inputs:
         try:
             named = _named(text)
         except OSError as error:
             raise config_lib.UserError(f"{text}: {error.strerror}") from error
-        for kept, paths in zip((found, results, skipped), named, strict=True):
+        for kept, paths in zip(
+            (found, results, skipped, deeper), named, strict=True
+        ):
             # Not resolved: a link's name may be the only one that says
             # anything.
             kept |= dict.fromkeys(Path(os.path.abspath(p)) for p in paths)
     kinds = collections.Counter(
         _kind(path) for path in skipped if path not in found
     )
-    return Inputs(list(found), kinds, len(results.keys() - found.keys()))
+    n_results = len(results.keys() - found.keys())
+    taken = {path.parent for path in found}
+    left = tuple(path for path in deeper if path not in taken)
+    return Inputs(list(found), kinds, n_results, left)
 
 
 def _kind(path: Path) -> str:
@@ -95,10 +111,11 @@ def _kind(path: Path) -> str:
 def _named(text: str) -> _Named:
     path = Path(text).expanduser()
     if path.is_file() or slide_zarr.is_zarr(path):
-        return _Named([path], [], [])
+        return _Named([path], [], [], [])
     if path.is_dir():
         named = _sorted_out(path.iterdir())
         if named.images:
+            named.deeper.extend(_with_images(path))
             return named
         endings = ", ".join((*read.SUFFIXES, *vendors.SUFFIXES))
         what = "only results of images" if named.results else "no images"
@@ -122,7 +139,7 @@ def _named(text: str) -> _Named:
 
 
 def _sorted_out(paths: Iterable[Path]) -> _Named:
-    named = _Named([], [], [])
+    named = _Named([], [], [], [])
     paths = sorted(paths)
     images = {p for p in paths if _is_image(p) and not p.name.startswith(".")}
     known = {
@@ -137,6 +154,19 @@ def _sorted_out(paths: Iterable[Path]) -> _Named:
         elif path.is_file() and not is_result:
             named.others.append(path)
     return named
+
+
+def _with_images(folder: Path) -> list[Path]:
+    """The folders in a folder that hold images, results apart."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or slide_zarr.is_zarr(path):
+            continue
+        # not a folder, or one that nobody may look into
+        with contextlib.suppress(OSError):
+            if _sorted_out(path.iterdir()).images:
+                found.append(path)
+    return found
 
 
 def _is_result(path: Path, known: Container[tuple[Path, str]]) -> bool:

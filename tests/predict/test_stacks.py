@@ -217,6 +217,26 @@ def test_what_is_no_image_is_skipped_and_counted(tmp_path, use):
     assert not str(inputs.expand([str(tmp_path / "a.png")]))
 
 
+def test_images_in_folders_of_a_folder_are_told_of(tmp_path, use):
+    black = Image.fromarray(np.zeros((9, 9), np.uint8))
+    for name in ("a.png", "Tag 1/b.png", "Tag 1/c.png", "notes/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        black.save(tmp_path / name, "png")
+    out = tmp_path / "out"
+    run([tmp_path], out, use, names=("labels", "overlay"))
+    assert (out / "a_overlay.png").is_file()
+    found = inputs.expand([str(tmp_path)])
+    assert [path.name for path in found.images] == ["a.png"]
+    assert found.deeper == (tmp_path / "Tag 1",)
+    told = str(found)
+    assert told.startswith("images in Tag 1 left out; for those too, give '")
+    every = inputs.expand([told.split("'")[1]])
+    assert {path.name for path in every.images} == {"a.png", "b.png", "c.png"}
+    assert not every.deeper
+    both = inputs.expand([str(tmp_path), str(tmp_path / "Tag 1")])
+    assert len(both.images) == 3 and not str(both)
+
+
 def test_planes_for_other_programs_have_names_and_pixels(tmp_path, use):
     """LabelMe and COCO name files; a plane is none."""
     pixels = draw(tmp_path / "a.tif", (2, 40, 36), "ZYX")
