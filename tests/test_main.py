@@ -102,14 +102,14 @@ def test_a_mixed_folder_with_a_stack(run, model, photos):
         draw.integers(0, 255, (3, 2, 30, 36), np.uint8),
         imagej=True,
         resolution=(2, 2),
-        metadata={"axes": "ZCYX", "unit": "um", "Labels": ["DAPI", "GFP"] * 3},
+        metadata={"axes": "ZCYX", "unit": "um", "Labels": ["405", "488"] * 3},
     )
     common = ("predict", photos, f"--model={model}", "--formats=labels,csv")
     status, out, err = run(*common, "--out=out")
     assert status == 3  # the stack has two channels
     assert err.startswith("note: 2 files that are no images skipped: ")
     assert "choose with select='C=0' (0 to 1)" in err
-    assert "1 of 4 images failed" in err and "0 DAPI, 1 GFP" in err
+    assert "1 of 4 images failed" in err and "0 405, 1 488" in err
     (photos / "notes.txt").unlink()
     (photos / "thumbs.db").unlink()
     status, out, err = run(*common, "--out=out", "--select=C=0")
@@ -126,6 +126,35 @@ def test_a_mixed_folder_with_a_stack(run, model, photos):
     )  # fmt: skip
     assert (status, err) == (0, "") and "1 segmented" in out
     assert files("one").keys() == {"deep_labels.tif", "objects.csv"}
+
+
+def test_of_other_channels_the_one_of_nuclei_is_taken(run, model, photos):
+    def stack(file, names):
+        draw = np.random.default_rng(0)
+        tifffile.imwrite(
+            photos / file,
+            draw.integers(0, 255, (len(names), 30, 36), np.uint8),
+            imagej=True,
+            metadata={"axes": "CYX", "Labels": names},
+        )
+
+    stack("two.tif", ["GFP", "Hoechst 33342"])
+    stack("more.tif", ["Actin", "nuclei (405)", "ER", "Nucleolin"])
+    stack("both.tif", ["DAPI", "H2B-GFP"])
+    common = ("predict", photos, f"--model={model}", "--formats=labels")
+    status, _, err = run(*common, "--out=out")
+    assert status == 3 and "1 of 6 images failed" in err
+    assert "both.tif: the image has 2 channels, the model takes 1; " in err
+    assert "channel 1 (Hoechst 33342) is taken, which by its name" in err
+    assert "channel 1 (nuclei (405)) is taken, which by its name" in err
+    before = files("out")
+    assert {"two_labels.tif", "more_labels.tif"} <= before.keys()
+    status, told, _ = run(*common, "--out=out")
+    assert "0 segmented, 5 finished before" in told
+    asked = run(*common[:1], photos / "two.tif", *common[2:], "--out=one",
+                "--select=C=1")  # fmt: skip
+    assert asked[0] == 0 and "is taken" not in asked[2]
+    assert files("one")["two_labels.tif"] == before["two_labels.tif"]
 
 
 def test_some_that_failed_are_status_3(run, model, photos):

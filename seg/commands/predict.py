@@ -59,7 +59,9 @@ def define() -> None:
         "select",
         "",
         "planes and channels, from 0: Z=3,T=0 or C=1 or Z=2-5 or C=0+2; by "
-        "default every plane of a stack is an image of its own",
+        "default every plane of a stack is an image of its own, and of other "
+        "channels than the model's that of a stain of nuclei, if one is named "
+        "so and the model is of nuclei",
     )
     absl_flags.DEFINE_string(
         "project",
@@ -98,6 +100,7 @@ def main(inputs: list[str]) -> int:
         "engine": engine.identity(FLAGS.engine),
         "predict": dataclasses.asdict(config.predict),
     }
+    of_nuclei = any(name.startswith("nucle") for name in config.classes)
     if note := str(found):
         print(f"note: {note}", file=sys.stderr)
     with stop.Signals() as signals:
@@ -123,6 +126,7 @@ def main(inputs: list[str]) -> int:
                 overwrite=FLAGS.overwrite,
                 select=FLAGS.select,
                 project=FLAGS.project,
+                n_channels=config.model.in_channels if of_nuclei else 0,
                 progress=lambda items: _progress(items, signals.check),
                 check=signals.check,
             )

@@ -2,9 +2,16 @@
 
 import os
 import pathlib
+import re
 from typing import NamedTuple
 
 from seg.images import axes, metadata, read, slide, slide_zarr, tiff, vendors
+
+_NUCLEAR = re.compile(
+    r"DAPI|hoechst|H33342|H33258|DRAQ ?5|TO-?PRO|SYTOX|SiR-?DNA|Nuc(Blue|Red)|"
+    r"7-?AAD|propidium|H2B|histone|nucle(us|i|ar)",
+    re.IGNORECASE,
+)
 
 
 class About(NamedTuple):
@@ -24,6 +31,14 @@ class About(NamedTuple):
     channels: tuple[str, ...] = ()
     pixel_size: tuple[float, float] | None = None
     by_strips: bool = False
+
+    @property
+    def of_nuclei(self) -> int | None:
+        """The one channel whose name is that of a stain of nuclei."""
+        found = [
+            i for i, name in enumerate(self.channels) if _NUCLEAR.search(name)
+        ]
+        return found[0] if len(found) == 1 else None
 
     def planes(
         self, name: str, select: str = "", project: str = ""

@@ -13,6 +13,7 @@ replaced but what an earlier run has written and left as it is now.
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 import shutil
 import typing
@@ -33,6 +34,8 @@ Path = pathlib.Path
 Item = ledger_lib.Item
 
 _FAILURES = "failures.csv"
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -59,6 +62,7 @@ def run(
     overwrite: bool = False,
     select: str = "",
     project: str = "",
+    n_channels: int = 0,
     progress: Callable[[Sequence[Path]], Iterable[Path]] = iter,
     check: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -78,6 +82,7 @@ def run(
         plane is an image of its own.
     project : what becomes of the planes of Z, of `axes.PROJECTIONS`; "" = each
         is an image of its own.
+    n_channels : that a model of nuclei takes, see `inputs.planes`.
     progress : wraps the images, to show how far it is.
     check : called often while a slide is worked on; may raise to stop.
 
@@ -94,7 +99,8 @@ def run(
         network = futures.ThreadPoolExecutor(1)
         held.callback(network.shutdown, cancel_futures=True)
         ledger.name(images)
-        plan = _Plan(ledger, settings, names, overwrite, select, project)
+        choice = select, project, n_channels
+        plan = _Plan(ledger, settings, names, overwrite, choice)
         _check_ways(plan, ledger, images, names, overwrite, check)
         use = None
         maps: dict[Item, futures.Future[jobs.Map]] = {}
@@ -170,11 +176,11 @@ class _Plan:
         settings: Mapping[str, Any],
         names: Sequence[str],
         overwrite: bool,
-        select: str,
-        project: str,
+        choice: tuple[str, str, int],
     ) -> None:
         self._ledger, self._settings, self._names = ledger, settings, names
-        self._overwrite, self._choice = overwrite, (select, project)
+        self._overwrite, self._choice = overwrite, choice
+        self._told: set[str] = set()
         self._planes: dict[Path, inputs.Planes] = {}
 
     def each(
@@ -199,9 +205,16 @@ class _Plan:
 
     def _found(self, image: Path) -> inputs.Planes:
         whole = Item(image)
-        if not any(self._choice) and self._is_done(whole):
+        if not any(self._choice[:2]) and self._is_done(whole):
             return inputs.Planes([whole])  # the record says: it is no stack
         found = inputs.planes(image, *self._choice)
+        if found.channel not in ("", *self._told):
+            self._told.add(found.channel)
+            _LOG.info(
+                "channel %s is taken, which by its name shows nuclei; "
+                "--select=C=... takes another",
+                found.channel,
+            )
         with contextlib.suppress(OSError):  # who reads it will tell
             self._ledger.settle(image, [item.plane for item in found.items])
         return found

@@ -200,22 +200,42 @@ def _is_image(path: Path) -> bool:
 
 
 class Planes(NamedTuple):
-    """The images in a file; about: what it says, None if it cannot be read."""
+    """The images in a file.
+
+    about: what it says, None if it cannot be read. channel: the one that was
+    taken because of its name, as "1 (DAPI)".
+    """
 
     items: list[ledger.Item]
     about: about_lib.About | None = None
+    channel: str = ""
 
 
-def planes(image: Path, select: str, project: str) -> Planes:
+def planes(
+    image: Path, select: str, project: str, n_channels: int = 0
+) -> Planes:
     """The planes that a choice leaves of a file, see `seg.images.axes`.
+
+    n_channels: that a model of nuclei takes; 0 = it is another. Of a file with
+    other channels the one is taken whose name says that it shows nuclei, if
+    the choice says nothing of channels.
 
     Whatever is wrong, with the file or with the choice, is found by who reads
     the one item that it gives then.
     """
     try:
         about = about_lib.read_about(image)
+        channel, k = "", about.of_nuclei
+        if (
+            k is not None
+            and n_channels
+            and not read.fits(len(about.channels), n_channels)
+            and not axes.parse(select, "").keys() & set(axes.CHANNELS)
+        ):
+            select = ",".join(filter(None, (select, f"C={k}")))
+            channel = f"{k} ({about.channels[k]})"
         found = about.planes(str(image), select, project)
     except config_lib.UserError:
         return Planes([ledger.Item(image, "", select)])
     items = [ledger.Item(image, label, choice) for label, choice in found]
-    return Planes(items, about)
+    return Planes(items, about, channel)
