@@ -117,6 +117,12 @@ class Loss:
     objects: float = knob(
         1.0, "weight of what model.objects learns, beside the terms", POSITIVE
     )
+    touching: float = knob(
+        0.0,
+        "what a pixel beside another object counts more there, falling to 0 "
+        "over five pixels",
+        NOT_NEGATIVE,
+    )
     boundary_width: int = knob(
         11,
         "side of the window that sees a boundary, px",

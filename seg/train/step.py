@@ -183,6 +183,7 @@ def _step(
             config.loss,
             state["step"] / n_steps,
             truth.get("objects"),
+            truth.get("near"),
         )
         return loss, stats
 
@@ -227,6 +228,8 @@ def _tiles(
         )
     if kind != "none":
         truth["objects"] = losses.apart.target(truth["labels"], kind)
+        if config.loss.touching:
+            truth["near"] = losses.apart.near(truth["labels"])
     return normalize.by_tile(image, how), truth, key
 
 

@@ -55,7 +55,15 @@ from seg.train.losses.terms import TERMS, check_terms, parse
 __all__ = ["IGNORE", "TERMS", "check_terms", "parse", "total"]
 
 
-def total(outputs, classes, weight, loss: config.Loss, progress, objects=None):
+def total(
+    outputs,
+    classes,
+    weight,
+    loss: config.Loss,
+    progress,
+    objects=None,
+    near=None,
+):
     """The weighted sum `loss.terms` over a batch, in the phase that is on.
 
     Parameters
@@ -74,6 +82,8 @@ def total(outputs, classes, weight, loss: config.Loss, progress, objects=None):
     objects
         float [B, H, W], the map of `apart.target` that outputs["objects"] shall
         be; it weighs `loss.objects`.
+    near
+        float [B, H, W], of `apart.near`, where `loss.touching` is not 0.
     """
     mask = jnp.where(classes == IGNORE, 0.0, weight[:, None, None])
     phases = parse(loss.terms)
@@ -90,7 +100,8 @@ def total(outputs, classes, weight, loss: config.Loss, progress, objects=None):
         result = _switch(n_begun, branches, outputs)
     if objects is None:
         return result
-    value = apart.apart(outputs["objects"], objects, mask)
+    extra = loss.touching * near if loss.touching else 0
+    value = apart.apart(outputs["objects"], objects, mask, 1 + extra)
     return result + loss.objects * value
 
 

@@ -36,6 +36,16 @@ def target(labels, kind: str):
     return jnp.where(labels > 0, inside, 0).astype(jnp.float32)
 
 
+def near(labels):
+    """How near another object is: float32 [B, H, W] in [0, 1].
+
+    1 in the pixels of an object that lie beside another one, a fifth less with
+    each pixel further off, 0 in what is no object; labels as of `target`.
+    """
+    close = 1 - (jnp.sqrt(_gap2(labels)) - 1) / _DEEP
+    return jnp.where(labels > 0, jnp.maximum(close, 0), 0)
+
+
 def _depth2(labels):
     """Squared distance to the nearest pixel with another label, px.
 
@@ -83,7 +93,7 @@ def _beside(array, axis: int):
         yield k - _DEEP, jax.lax.slice_in_dim(wide, k, k + n, axis=axis)
 
 
-def apart(logits, target, mask):
+def apart(logits, target, mask, weight=1):
     """Cross entropy of a sigmoid with a target between 0 and 1, less its least.
 
     The mean of two means by weight, over the pixels of objects and over the
@@ -97,10 +107,14 @@ def apart(logits, target, mask):
         float [B, H, W], of the function of this name.
     mask
         float [B, H, W], 0 where a pixel is ignored, whatever its logit.
+    weight
+        what a pixel of an object counts, float [B, H, W].
     """
     (z,) = planes.of_logits(logits, mask)
     entropy = -special.xlogy(target, target)
     entropy -= special.xlogy(1 - target, 1 - target)
     value = jax.nn.softplus(z) - target * z - entropy
     inside = mask * (target > 0)
-    return (planes.mean(value, inside) + planes.mean(value, mask - inside)) / 2
+    outside = mask - inside
+    inside *= weight
+    return (planes.mean(value, inside) + planes.mean(value, outside)) / 2
