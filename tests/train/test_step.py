@@ -406,6 +406,18 @@ def test_the_map_that_keeps_objects_apart_is_learned_and_turned_with_them():
     ]
     _, blind = run(*start(**knobs), still)
     assert np.mean(blind[-5:]) > np.mean(found[-5:])
+    # the first loss with weights for what touches: none does, then all do
+    halves = batches[0]["labels"].copy()
+    halves[:, :, halves.shape[2] // 2 :] *= 2
+    for labels, same in ((batches[0]["labels"], True), (halves, False)):
+        first, weighed = (
+            run(
+                *start(**knobs | {"loss__touching": touching}),
+                [batches[0] | {"labels": labels}],
+            )[1][0]
+            for touching in (0.0, 50.0)
+        )
+        assert (weighed == pytest.approx(first, rel=1e-6)) == same
 
 
 def test_a_part_of_the_network_that_is_not_there_is_refused():

@@ -65,6 +65,22 @@ def test_a_neighbour_lowers_the_distance_by_how_near_it_is(seed):
     assert lowered > 100 and not found[labels == 0].any()
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_how_near_another_object_is(seed):
+    labels = drawn(seed)
+    labels[drawn(seed + 7) == 0] = 0
+    labels[:9, :9] = -1  # unknown: no object
+    found = np.asarray(jax.jit(apart.near)(labels[None].astype(np.int32)))[0]
+    for label in np.unique(labels[labels > 0]):
+        own = np.argwhere(labels == label)
+        others = np.argwhere((labels != label) & (labels > 0))
+        gap = np.linalg.norm(own[:, None] - others, axis=2).min(1)
+        wanted = np.where(gap <= 5, 1 - (gap - 1) / 5, 0)
+        np.testing.assert_allclose(found[tuple(own.T)], wanted, atol=1e-6)
+    assert not found[labels <= 0].any()
+    assert (found == 1).any() and (found > 0).sum() > 100
+
+
 def test_the_interior_leaves_out_a_rim():
     labels = np.zeros((30, 40), np.int32)
     labels[5:15, 5:15], labels[5:15, 15:25] = 1, 2  # touching

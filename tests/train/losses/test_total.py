@@ -1,5 +1,6 @@
 """What holds for every term, and for their sums."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -247,12 +248,22 @@ def test_the_map_is_taught_by_cross_entropy_less_its_least():
             (1 - p) * np.log((1 - p) / (1 - q))
         )
     plain = losses.total({"classes": logits}, truth, weight, loss, 0.0)
-    means = [
-        (divergence * mask)[where].sum() / mask[where].sum()
-        for where in (target > 0, target == 0)
-    ]
-    wanted = plain + 0.3 * np.mean(means)
-    assert float(total(z, target)) == pytest.approx(float(wanted), rel=1e-5)
+    near = rng.random(truth.shape).astype(np.float32) ** 9
+
+    def wanted(touching):
+        counts = mask * np.where(target > 0, 1 + touching * near, 1)
+        means = [
+            (divergence * counts)[where].sum() / counts[where].sum()
+            for where in (target > 0, target == 0)
+        ]
+        return float(plain + 0.3 * np.mean(means))
+
+    assert float(total(z, target)) == pytest.approx(wanted(0), rel=1e-5)
+    outputs = {"classes": logits, "objects": z}
+    touching = dataclasses.replace(loss, touching=4.0)
+    value = losses.total(outputs, truth, weight, touching, 0.0, target, near)
+    assert float(value) == pytest.approx(wanted(4), rel=1e-5)
+    assert wanted(4) != pytest.approx(wanted(0), rel=1e-4)
     exact = np.log(p.clip(1e-9) / (1 - p).clip(1e-9))[..., None]
     value = float(total(exact.astype("f4"), target))
     assert value == pytest.approx(float(plain), abs=1e-5)
