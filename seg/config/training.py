@@ -140,7 +140,11 @@ class Loss:
 class Optim:
     """The optimiser and its schedule."""
 
-    name: str = knob("adamw", "adam, adamw or sgd", ("adam", "adamw", "sgd"))
+    name: str = knob(
+        "adamw",
+        "adam, adamw, muon or sgd",
+        ("adam", "adamw", "muon", "sgd"),
+    )
     learning_rate: float = knob(1e-3, "peak learning rate", POSITIVE)
     schedule: str = knob(
         "cosine",
@@ -149,7 +153,7 @@ class Optim:
     )
     warmup_frac: float = knob(0.05, "warm-up, share of all steps", FRACTION)
     weight_decay: float = knob(
-        1e-4, "decoupled weight decay (adamw)", NOT_NEGATIVE
+        1e-4, "decoupled weight decay (adamw, muon)", NOT_NEGATIVE
     )
     cycles: int = knob(
         1, "cosine cycles; a snapshot ends each, if more than one", POSITIVE

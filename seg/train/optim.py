@@ -80,14 +80,26 @@ def build(knobs: config.Optim, n_steps: int) -> optax.GradientTransformation:
     tensor's is divided by its own, which no clipping before would change;
     momentum and moments are of what comes out. adamw decays the kernels
     alone, decoupled from the gradient (Loshchilov and Hutter 2019); biases and
-    the scales of norms are pulled to 0 for no gain. `optim.rates` scale the
-    whole update, its decay too. Raises ConfigError for an unknown name.
+    the scales of norms are pulled to 0 for no gain. muon decays as adamw does;
+    it makes the momentum of each kernel orthogonal, as the matrix from all
+    inputs to the outputs (Jordan et al. 2024, "Muon: an optimizer for hidden
+    layers in neural networks"), and scales that to the usual size of AdamW's
+    updates, so that it takes the same rates (Liu et al. 2025, arXiv:2502.16982,
+    section 2.2); the rest is moved by Adam with Nesterov's momentum.
+    `optim.rates` scale the whole update, its decay too. Raises ConfigError for
+    an unknown name.
     """
     rate = schedule(knobs, n_steps)
     steps = {
         "adam": lambda: optax.adam(rate),
         "adamw": lambda: optax.adamw(
             rate, weight_decay=knobs.weight_decay, mask=_is_kernel
+        ),
+        "muon": lambda: optax.contrib.muon(
+            rate,
+            weight_decay=knobs.weight_decay,
+            muon_weight_dimension_numbers=_matrices,
+            consistent_rms=0.2,
         ),
         "sgd": lambda: optax.sgd(rate, knobs.momentum, knobs.nesterov),
     }
@@ -121,6 +133,18 @@ def unit_gradients() -> optax.GradientTransformation:
 
 def _is_kernel(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _matrices(params):
+    """Kernels [..., n_in, n_out] as one matrix of n_out columns; no others."""
+
+    def matrix(p):
+        if p.ndim < 2:
+            return None
+        *inputs, output = range(p.ndim)
+        return optax.contrib.MuonDimensionNumbers(tuple(inputs), output)
+
+    return jax.tree.map(matrix, params)
 
 
 def ema_update(ema_tree, params_tree, decay: float, step):

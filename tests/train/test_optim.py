@@ -26,10 +26,10 @@ def rates(knobs, n_steps):
     return np.array([rate(t) for t in range(n_steps)])
 
 
-def run(knobs, n_steps, grads=GRADS):
+def run(knobs, n_steps, grads=GRADS, params=PARAMS):
     """The parameters after n_steps steps with the same gradient."""
     tx = optim.build(knobs, n_steps)
-    params = jax.tree.map(jnp.float32, PARAMS)
+    params = jax.tree.map(jnp.float32, params)
     state = tx.init(params)
     for _ in range(n_steps):
         updates, state = tx.update(
@@ -121,6 +121,27 @@ def test_adamw_decays_kernels_and_spares_biases():
     assert_close(found, true)
 
 
+def test_muon_turns_kernels_orthogonally_and_biases_as_adam_does():
+    """A step of a kernel that has all of its singular values alike."""
+    rng = np.random.default_rng(0)
+    shape = 3, 3, 4, 8
+    params = {"kernel": rng.normal(size=shape), "bias": PARAMS["bias"]}
+    grads = {"kernel": rng.normal(size=shape), "bias": GRADS["bias"]}
+    settings = knobs(name="muon", learning_rate=0.1, weight_decay=0.5)
+    found = run(settings, 1, grads, params)
+    nadam = 0.9 * 0.1 / (1 - 0.9**2) + 0.1 / (1 - 0.9)  # of a sign
+    assert found["bias"] == pytest.approx(3 + 0.1 * nadam, rel=1e-5)
+    moved = found["kernel"] - params["kernel"] * (1 - 0.1 * 0.5)
+    moved = moved.reshape(36, 8)
+    left, _, right = np.linalg.svd(
+        grads["kernel"].reshape(36, 8), full_matrices=False
+    )
+    # of 36 rows: the root mean square of an element of `left @ right` is 1 / 6
+    parts = left.T @ (-moved / (0.1 * 0.2 * 6)) @ right.T
+    np.testing.assert_allclose(np.diag(parts), 1, atol=0.35)
+    np.testing.assert_allclose(parts - np.diag(np.diag(parts)), 0, atol=1e-4)
+
+
 def test_clipping_scales_all_gradients_by_the_global_norm():
     large = {k: 100 * g for k, g in GRADS.items()}
     norm = math.sqrt(sum((g**2).sum() for g in large.values()))
@@ -138,11 +159,12 @@ def test_gradients_below_the_norm_are_left_alone():
     assert_close(clipped, run(sgd, 1))
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "muon", "sgd"])
 def test_every_optimiser_trains_an_nnx_model_inside_jit(name):
+    rate = 0.5 if name == "muon" else 0.1  # whose steps are a fifth as long
     model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
     tx = optim.build(
-        config.Optim(name=name, learning_rate=0.1, warmup_frac=0.1), 60
+        config.Optim(name=name, learning_rate=rate, warmup_frac=0.1), 60
     )
     graph, state = nnx.split((model, nnx.Optimizer(model, tx, wrt=nnx.Param)))
     x = jax.random.normal(jax.random.key(0), (64, 2))
@@ -264,7 +286,7 @@ def test_a_cycle_without_a_step_is_refused(n_cycles, warmup):
         optim.schedule(settings, 10)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd"])
 def test_a_parts_rate_scales_its_whole_update(name):
     settings = knobs(name=name, learning_rate=0.1, weight_decay=0.5)
     whole = run(settings, 1)
