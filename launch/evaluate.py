@@ -188,14 +188,16 @@ def _config(
 ) -> config_lib.Config:
     """The trained config with what this command line changes.
 
-    An experiment file may have changed since in how it predicts; a model from
-    elsewhere takes its data from there too.
+    An experiment file may have changed since in how it predicts. For a model
+    from elsewhere it says what the data are: the model keeps what was tuned.
     """
     if FLAGS.experiment:
         own = seg_flags.load_experiment(FLAGS.experiment)
-        trained = dataclasses.replace(trained, predict=own.predict)
         if workdir is None:
-            trained = dataclasses.replace(own, model=trained.model)
+            kept = {"model": trained.model, "predict": trained.predict}
+            trained = dataclasses.replace(own, **kept)
+        else:
+            trained = dataclasses.replace(trained, predict=own.predict)
     trained = seg_flags.unredacted(trained)
     changed = config_lib.replace(trained, seg_flags.overrides())
     return config_lib.check(changed)

@@ -1,6 +1,7 @@
 """`python -m launch.evaluate`: scores, files, and the run they belong to."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import runpy
@@ -167,6 +168,22 @@ def test_a_model_from_elsewhere_is_scored_on_ones_own_data(
     for path in pathlib.Path("scores/overlays").iterdir():
         with Image.open(path) as image:
             assert min(image.size) >= 48
+
+
+@pytest.mark.parametrize("more", [(), ("--predict.threshold=1",)])
+def test_a_model_from_elsewhere_predicts_as_it_was_tuned_to(
+    launch, prepared, model, tmp_path, more
+):
+    """Not as the experiment says, which it takes its data from."""
+    found = bundle.load(model)
+    tuned = config.replace(found.config, {"predict.threshold": 0.0})
+    bundle.save(dataclasses.replace(found, config=tuned), tmp_path / "tuned")
+    told = arguments(prepared, f"--model={tmp_path / 'tuned'}", "--out=scores")
+    told = [a for a in told if not a.startswith("--workdir")]
+    status, _, err = launch("evaluate", *told, "--split=val", *more)
+    assert status == 0, err
+    found = sum(int(row["n_found"]) for row in rows("scores/images.csv"))
+    assert (found > 0) == (not more)
 
 
 def test_the_dice_told_is_that_of_the_classes_predicted(
