@@ -17,6 +17,8 @@ _SGD = {"optim.name": "sgd", "optim.learning_rate": 0.05}
 _UNIT = _SGD | {"optim.unit_gradients": True, "optim.learning_rate": 1e-2}
 SWEEP = [
     {"optim.name": "adamw"},
+    {"optim.name": "muon"},
+    {"optim.name": "muon", "optim.ema": 0.98},
     {"optim.name": "adam", "optim.schedule": "constant"},
     {"optim.name": "adamw", "optim.ema": 0.98},
     {"optim.name": "adamw", "optim.swa": 0.25, "optim.swa_every": 10},
