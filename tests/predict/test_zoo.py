@@ -52,8 +52,8 @@ def test_the_default_finds_the_nuclei_of_the_picture():
     truth = read.read_mask(PICTURES / "nuclei_truth.png")
     matched = matching.match(truth.astype(np.int32), found.labels)
     assert matched.n_true == 20
-    # of two pairs that touch it sees one object each
-    assert matched.tp[0] >= 15 and matched.n_found - matched.tp[0] <= 2
+    # it sees one pair that touches as one object
+    assert matched.tp[0] >= 18 and matched.n_found - matched.tp[0] <= 1
     both = ((found.labels > 0) & (truth > 0)).sum()
     assert 2 * both / ((found.labels > 0).sum() + (truth > 0).sum()) > 0.9
 
