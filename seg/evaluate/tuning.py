@@ -2,7 +2,8 @@
 
 The network runs once over each image; what follows it is tried in many ways:
 one knob at a time, over and over, until none helps. Then objects are
-calibrated, and the least of their probabilities is chosen.
+calibrated, and the least of their probabilities is chosen: of those that score
+alike the smallest, since a model is less sure of images unlike these.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ _GRIDS: dict[str, tuple[Any, ...]] = {
 }
 _SURE = "min_probability"  # it is of calibrated objects
 _ROUNDS = 3
+_ALIKE = 1e-3  # of a score; intervals over images are far wider
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +113,7 @@ def tune(
     how = calibration.fit(everything)
     best = dataclasses.replace(best, calibration=how)
     again = [name for name in names if name == "min_area"]  # they work alike
-    best = search.best(best, [_SURE, *again])
+    best = search.lenient(search.best(best, [_SURE, *again]))
     errors = calibration.crossed(found.outcomes)
     return Chosen(best, search.value(best), search.rows, *errors)
 
@@ -145,6 +147,14 @@ class _Search:
                 best = self._better([best, *tried], key=self.value)
             if best == before:
                 break
+        return best
+
+    def lenient(self, best: config_lib.Predict) -> config_lib.Predict:
+        """Those, with the least probability that scores as well as theirs."""
+        for least in _GRIDS[_SURE]:
+            tried = dataclasses.replace(best, min_probability=least)
+            if abs(self.value(tried) - self.value(best)) <= _ALIKE:
+                return tried
         return best
 
     def value(self, predict: config_lib.Predict) -> float:

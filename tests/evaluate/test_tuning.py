@@ -61,7 +61,7 @@ def test_the_threshold_and_the_least_area_that_score_best_are_chosen(use):
     assert len(tried) == len(set(tried))
 
 
-def test_what_is_likelier_wrong_than_right_is_left_out(use):
+def test_what_is_likelier_wrong_than_right_is_left_out(use, monkeypatch):
     """No threshold can do it: pale rims are right, pale discs are not."""
     rows, cols = np.indices((60, 60)) % 20 - 10
     far = np.hypot(rows, cols)
@@ -79,6 +79,14 @@ def test_what_is_likelier_wrong_than_right_is_left_out(use):
     assert found.predict.min_probability > 0
     scored = tuning.score(use, [image], found.predict, intervals=False)
     assert scored.metrics["val/ap50"] == 1
+    # but no more than that, and nothing where the score hardly gains by it
+    least = found.predict.min_probability
+    less = [r["ap50"] for r in found.rows if r["min_probability"] < least]
+    assert max(less) < 1
+    monkeypatch.setattr(tuning, "_ALIKE", 0.4)
+    found = tuning.tune(use, [image] * 3, "ap50")
+    assert found.predict.min_probability == 0
+    assert found.value == pytest.approx(6 / 9)
 
 
 def test_of_an_error_the_least_is_best(use):
