@@ -217,12 +217,16 @@ def test_tiles_hold_some_objects_and_fit_the_images(sides, areas, tile):
     assert config.check(settled)
 
 
-def test_a_trained_model_takes_fewer_and_smaller_steps():
+@pytest.mark.parametrize("name, is_smaller", [("adamw", True), ("muon", False)])
+def test_a_trained_model_takes_fewer_steps_and_adamw_smaller_ones(
+    name, is_smaller
+):
     found = surveyed((520, 696), [450] * 9)
+    base = config.replace(recipe.base(None), {"optim.name": name})
     fresh, tuned = (
-        {one.knob: one.value for one in recipe.choose(
-            found, recipe.base(None), tunes)}
+        {one.knob: one.value for one in recipe.choose(found, base, tunes)}
         for tunes in (False, True)
-    )  # fmt: skip
-    for knob in ("train.steps", "optim.learning_rate"):
-        assert tuned[knob] < fresh[knob] / 2
+    )
+    assert tuned["train.steps"] < fresh["train.steps"] / 2
+    rates = (tuned["optim.learning_rate"], fresh["optim.learning_rate"])
+    assert (rates[0] < rates[1]) == is_smaller

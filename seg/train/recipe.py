@@ -27,7 +27,8 @@ def base(model: bundle.Bundle | None) -> config_lib.Config:
         "data.test_frac": 0.0, "data.val_frac": 0.2, "data.exclude": "",
         "data.hard": "", "data.folds": 0, "data.sha256": "",
         "augment.scale": 0.5, "augment.rotate": 0.3, "augment.reflect": True,
-        "augment.elastic": 0.2, "loss.per_image": True,
+        "augment.elastic": 0.2, "loss.per_image": True, "loss.objects": 5.0,
+        "loss.touching": 4.0, "optim.name": "muon",
     }  # fmt: skip
     if model is None:
         network = config_lib.Model(
@@ -87,13 +88,11 @@ def choose(
             "five looks at the validation",
         )
     )
-    choices.append(
-        Choice(
-            "optim.learning_rate",
-            5e-4 if tunes else 3e-3,
-            "small: what the model knows stays" if tunes else "from scratch",
-        )
-    )
+    rate = Choice("optim.learning_rate", 3e-3, f"suits {config.optim.name}")
+    if tunes and config.optim.name != "muon":
+        why = "small: what the model knows stays"
+        rate = rate._replace(value=5e-4, why=why)
+    choices.append(rate)
     choices.append(
         Choice("optim.ema", 0.99 if steps < 2000 else 0.997, f"{steps} steps")
     )
